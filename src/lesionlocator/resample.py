@@ -1,0 +1,70 @@
+"""The only interpolation code: a scan on another grid, or at points that a map gives."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from lesionlocator.geometry import Geometry, PointMap
+from lesionlocator.volume import Volume
+
+_SLAB = 2_000_000
+"""Points that are mapped at once, so that a dense map never holds more than some tens of MB of coordinates."""
+
+
+def resample(volume: Volume, onto: Geometry, *, outside: float | None = None) -> Float[np.ndarray, "d h w"]:
+    """The scan on another grid, float32, linear. A coarser grid gets a low-pass first, so that nothing aliases.
+
+    Only the part of the scan that `onto` covers is read. Voxels of `onto` outside the scan get `outside`; without it they
+    repeat the nearest voxel of the scan.
+    """
+    source = volume.geometry
+    matrix = np.linalg.solve(source.affine, onto.affine)
+    # A new voxel's extent along each old axis, in old voxels: above one, old voxels must be averaged.
+    ratio = np.abs(matrix[:3, :3]).max(axis=1)
+    margin = np.ceil(2 * ratio).astype(int) + 1
+    low, high = source.around(onto.corners_mm)
+    start, stop = np.array(low) - margin, np.array(high) + margin
+    covered = source.clip((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    if covered is None:
+        covered = _nearest_voxel(source, onto)
+    region = volume.crop(*covered)
+    array = np.asarray(region.array, np.float32)
+    sigma = np.maximum(ratio - 1, 0) / 2
+    if np.any(sigma > 0.05):
+        array = ndimage.gaussian_filter(array, sigma, mode="nearest", truncate=3.0)
+    offset = matrix[:3, 3] - np.array(covered[0])
+    mode = "nearest" if outside is None else "grid-constant"
+    return ndimage.affine_transform(
+        array, matrix[:3, :3], offset, output_shape=onto.shape, output=np.float32, order=1, mode=mode, cval=outside or 0.0
+    )
+
+
+def sample(volume: Volume, at_mm: Float[np.ndarray, "n 3"], *, outside: float | None = None) -> Float[np.ndarray, " n"]:
+    """The scan's linear value at points in mm, float32; `outside` as in `resample`."""
+    index = volume.geometry.world_to_index(at_mm).T
+    mode = "nearest" if outside is None else "grid-constant"
+    return ndimage.map_coordinates(
+        volume.array, index, output=np.float32, order=1, mode=mode, cval=outside or 0.0, prefilter=False
+    )
+
+
+def warp(
+    volume: Volume, onto: Geometry, where_from: PointMap, *, outside: float | None = None
+) -> Float[np.ndarray, "d h w"]:
+    """The scan carried to another grid: voxel x of `onto` shows the scan at `where_from(x)`. Float32, linear."""
+    out = np.empty(onto.shape, np.float32)
+    depth = max(1, _SLAB // (onto.shape[1] * onto.shape[2]))
+    for first in range(0, onto.shape[0], depth):
+        slab = onto.crop((first, 0, 0), (min(first + depth, onto.shape[0]), onto.shape[1], onto.shape[2]))
+        index = np.indices(slab.shape).reshape(3, -1).T.astype(float)
+        values = sample(volume, where_from(slab.index_to_world(index)), outside=outside)
+        out[first : first + slab.shape[0]] = values.reshape(slab.shape)
+    return out
+
+
+def _nearest_voxel(source: Geometry, onto: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    index = np.clip(np.round(source.world_to_index(onto.centre_mm[None])[0]), 0, np.array(source.shape) - 1).astype(int)
+    d, h, w = (int(v) for v in index)
+    return (d, h, w), (d + 1, h + 1, w + 1)
