@@ -109,7 +109,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Happening:
-    """An event of one lesion between two scans, with the link that it was read off (none for an unlinked new lesion)."""
+    """An event of one lesion between two scans, with the link it was read off (none for an unlinked new lesion)."""
 
     event: Event
     lesion_id: str

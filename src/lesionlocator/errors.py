@@ -6,7 +6,8 @@ from __future__ import annotations
 class Refused(Exception):
     """Input that cannot be used, said in three parts.
 
-    The command line prints the three parts and exits with 2; any other exception that reaches a user is a defect of ours.
+    The command line prints the three parts and exits with 2; any other exception that reaches a user is a defect of
+    ours.
     """
 
     def __init__(self, *, found: str, needed: str, do: str) -> None:

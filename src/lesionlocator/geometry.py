@@ -37,7 +37,9 @@ class Geometry:
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise Refused(
-                found=f"a grid of {self.shape}", needed="at least one voxel on every axis", do="check the file or the crop"
+                found=f"a grid of {self.shape}",
+                needed="at least one voxel on every axis",
+                do="check the file or the crop",
             )
         if not np.isfinite(self.affine).all() or abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
             raise Refused(
@@ -105,8 +107,8 @@ class Geometry:
         return (_index3(low), _index3(high)) if bool(np.all(high > low)) else None
 
     def offset_in(self, other: Geometry) -> Index3 | None:
-        """Where voxel (0, 0, 0) of this grid lies in `other`, if both are parts of one lattice (to 0.01 mm); else None."""
-        start = np.round(other.world_to_index(self.affine[None, :3, 3])[0])
+        """Where voxel (0, 0, 0) of this grid lies in `other`; None unless both are of one lattice (to 0.01 mm)."""
+        start = other.world_to_index(self.affine[None, :3, 3])[0].round()
         placed = other.crop(_index3(start), _index3(start + np.array(self.shape)))
         return _index3(start) if self.same_as(placed) else None
 
@@ -166,8 +168,8 @@ def compose(*maps: PointMap) -> PointMap:
 class Alignment:
     """How two scans of one patient correspond.
 
-    Contract: `followup(forward(x))` shows the tissue of `baseline(x)`; `backward(forward(x))` is near `x`. Both maps take
-    LPS millimetres to LPS millimetres and answer for any point, outside the scans too.
+    Contract: `followup(forward(x))` shows the tissue of `baseline(x)`; `backward(forward(x))` is near `x`. Both maps
+    take LPS millimetres to LPS millimetres and answer for any point, outside the scans too.
     """
 
     forward: PointMap

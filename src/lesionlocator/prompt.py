@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -14,6 +15,8 @@ from lesionlocator.volume import Mask
 
 _FACES = np.array([[0, 0.5, 0.5], [1, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 0], [0.5, 0.5, 1]])
 _CORNERS = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+
+_Inside = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]]
 
 
 class Prompt(Protocol):
@@ -134,7 +137,7 @@ class Box:
         corners = self.points_mm
         return {"min": _numbers(corners.min(axis=0)), "max": _numbers(corners.max(axis=0))}
 
-    def _where(self, geometry: Geometry, inside: Any) -> Bool[np.ndarray, "d h w"]:
+    def _where(self, geometry: Geometry, inside: _Inside) -> Bool[np.ndarray, "d h w"]:
         painted = np.zeros(geometry.shape, bool)
         covered = geometry.clip(*geometry.around(self.points_mm))
         if covered is None:

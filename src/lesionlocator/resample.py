@@ -16,8 +16,8 @@ _SLAB = 2_000_000
 def resample(volume: Volume, onto: Geometry, *, outside: float | None = None) -> Float[np.ndarray, "d h w"]:
     """The scan on another grid, float32, linear. A coarser grid gets a low-pass first, so that nothing aliases.
 
-    Only the part of the scan that `onto` covers is read. Voxels of `onto` outside the scan get `outside`; without it they
-    repeat the nearest voxel of the scan.
+    Only the part of the scan that `onto` covers is read. Voxels of `onto` outside the scan get `outside`; without it
+    they repeat the nearest voxel of the scan.
     """
     source = volume.geometry
     matrix = np.linalg.solve(source.affine, onto.affine)
@@ -37,7 +37,14 @@ def resample(volume: Volume, onto: Geometry, *, outside: float | None = None) ->
     offset = matrix[:3, 3] - np.array(covered[0])
     mode = "nearest" if outside is None else "grid-constant"
     return ndimage.affine_transform(
-        array, matrix[:3, :3], offset, output_shape=onto.shape, output=np.float32, order=1, mode=mode, cval=outside or 0.0
+        array,
+        matrix[:3, :3],
+        offset,  # pyright: ignore[reportArgumentType]  (scipy's own default makes it look like a float)
+        output_shape=onto.shape,
+        output=np.float32,
+        order=1,
+        mode=mode,
+        cval=outside or 0.0,
     )
 
 

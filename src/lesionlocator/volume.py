@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -110,10 +110,11 @@ class Mask:
     @cached_property
     def deepest_mm(self) -> Float[np.ndarray, "3"]:
         """Centre of the voxel furthest (in mm) from the border; on a tie the one nearest the centroid."""
-        from scipy.ndimage import distance_transform_edt
+        from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
         self._refuse_if_empty("a deepest voxel")
-        depth = np.asarray(distance_transform_edt(np.pad(self.array, 1), sampling=self.geometry.spacing_mm))[1:-1, 1:-1, 1:-1]
+        edt: Any = ndimage.distance_transform_edt  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        depth = np.asarray(edt(np.pad(self.array, 1), sampling=self.geometry.spacing_mm))[1:-1, 1:-1, 1:-1]
         deepest = np.argwhere(depth >= depth.max() - 1e-6).astype(float)
         at_mm = self.geometry.index_to_world(deepest)
         return at_mm[np.argmin(np.linalg.norm(at_mm - self.centroid_mm, axis=1))]
@@ -157,7 +158,8 @@ class Mask:
             return Mask.empty(onto)
         region = onto.crop(*covered)
         index = np.indices(region.shape).reshape(3, -1).T.astype(float)
-        found = np.floor(self.geometry.world_to_index(alignment.backward(region.index_to_world(index))) + 0.5).astype(int)
+        at_mm = alignment.backward(region.index_to_world(index))
+        found = np.floor(self.geometry.world_to_index(at_mm) + 0.5).astype(int)
         known = np.all((found >= 0) & (found < self.array.shape), axis=1)
         values = np.zeros(len(index), bool)
         values[known] = self.array[tuple(found[known].T)]
