@@ -72,8 +72,12 @@ class ModelCard:
         known = {*_TEXTS, "version", "citation", "prompts", "modalities", "settings", "files"}
         if unknown := sorted(set(entries) - known):
             raise _bad_card(where, f"the unknown entries {', '.join(unknown)}")
-        lists: dict[str, Any] = {name: _texts(entries[name], name, where) for name in ("prompts", "modalities") if name in entries}
-        maps: dict[str, Any] = {name: _mapping(entries[name], name, where) for name in ("settings", "files") if name in entries}
+        lists: dict[str, Any] = {
+            name: _texts(entries[name], name, where) for name in ("prompts", "modalities") if name in entries
+        }
+        maps: dict[str, Any] = {
+            name: _mapping(entries[name], name, where) for name in ("settings", "files") if name in entries
+        }
         _check_files(maps.get("files", {}), where)
         if not _NAME.fullmatch(texts["id"]):
             raise _bad_card(where, f"the id {texts['id']!r}")

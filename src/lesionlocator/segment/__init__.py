@@ -51,7 +51,9 @@ def _load_intensity(card: ModelCard, device: str, quality: Quality) -> Segmenter
 def _on_cpu(card: ModelCard, device: str) -> None:
     if device not in ("auto", "cpu"):
         raise Refused(
-            found=f"the device {device!r}", needed=f"`cpu`, where {card.id} runs", do="leave the device out, or choose cpu"
+            found=f"the device {device!r}",
+            needed=f"`cpu`, where {card.id} runs",
+            do="leave the device out, or choose cpu",
         )
 
 
