@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ _CORNERS = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
 _Inside = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, " n"]]
 
 
+@runtime_checkable
 class Prompt(Protocol):
     """One thing that a reader did. It paints itself on any grid and can be carried through an alignment."""
 

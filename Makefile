@@ -1,0 +1,75 @@
+# Three commands are all one needs: `make demo`, `make test`, `make format`. The rest is for those who look closer.
+# Nothing has to be installed first but Python 3.11 or later; everything else goes into .venv by pip.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format evidence docs benchmarks clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# What was tested is installed; where an index does not have it, the newest that pyproject.toml allows.
+INSTALL = ($(PIP) -c constraints.txt -e $(1) || { \
+	echo "constraints.txt cannot be met here: taking the newest versions that pyproject.toml allows" >&2; $(PIP) -e $(1); })
+
+help:
+	@echo "make demo      outline a lesion and follow it to a second scan, with a picture"
+	@echo "make test      set up, check style, types and layers, run the tests"
+	@echo "make lint      the checks alone          make format    apply the style"
+	@echo "make evidence  measure every claim anew  make docs      build the site into site/"
+	@echo "make clean     remove all that these commands made"
+
+demo: $(VENV)/.base
+	@$(BIN)/lesionlocator demo
+
+test: lint
+	@$(BIN)/python -m pytest -q -n 2 --dist=loadgroup
+
+lint: $(VENV)/.dev
+	@echo "style, types, layers"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports --no-logo > $(VENV)/layers.txt || { cat $(VENV)/layers.txt; exit 1; }
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+evidence: $(VENV)/.base
+	@$(BIN)/python evidence/run.py
+
+benchmarks: $(VENV)/.base
+	@for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+docs: $(VENV)/.docs
+	@$(BIN)/zensical build --strict
+
+clean:
+	rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, in layers: what the demo needs comes first and alone, so that it is there soon.
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once, half a minute to two)"
+	@for python in python3.11 python3.12 python3.13 python3 python; do \
+		$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		test -x $(BIN)/python || $$python -m venv $(VENV); \
+		exit; \
+	done; \
+	echo "found no Python 3.11 or later that can make an environment; needed one, with its venv module;" \
+		"install it (Debian, Ubuntu: apt install python3-venv) and try again" >&2; exit 2
+	@$(call INSTALL,.)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "adding what the tests need (once, about a minute)"
+	@$(call INSTALL,".[dev]")
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@echo "adding what the site needs"
+	@$(call INSTALL,".[docs]")
+	@touch $@

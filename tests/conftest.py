@@ -1,0 +1,38 @@
+"""What every test has: one thread a worker, no windows, property tests that repeat themselves, the shared data if any."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before numpy, SimpleITK and matplotlib are imported: two workers on two cores should not start four threads each.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+settings.register_profile(
+    "house", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+# `pytest --hypothesis-profile=explore` looks for new counterexamples.
+settings.register_profile("explore", parent=settings.get_profile("house"), derandomize=False, max_examples=1000)
+settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout that these tests belong to."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scans beside the repository; the test is skipped where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the shared scans, which are not part of the repository")
+    return SHARED
