@@ -1,4 +1,4 @@
-"""What every test has: one thread a worker, no windows, property tests that repeat themselves, the shared data if any."""
+"""What every test has: one thread a worker, no windows, property tests that repeat themselves, shared scans if any."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from lesionlocator.measure import measure_case
     from lesionlocator.prompt import Box, Click, Line
     from lesionlocator.report import write_report
-    from lesionlocator.segment import load_segmenter, segment_case
+    from lesionlocator.segment import load_segmenter
+    from lesionlocator.segment.visit import segment_case
     from lesionlocator.track import track_case
     from lesionlocator.volume import Mask, Volume
 
@@ -50,7 +51,7 @@ _HOMES = {
     "measure_case": "measure",
     "read_case": "formats",
     "read_volume": "formats",
-    "segment_case": "segment",
+    "segment_case": "segment.visit",
     "track_case": "track",
     "write_report": "report",
 }
