@@ -1,0 +1,33 @@
+"""Scans, masks and prompt files: the only part that reads them from disk and writes them there."""
+
+from lesionlocator.formats.case_folder import checksum, find_case_files, open_case, open_masks, read_case, scan_names
+from lesionlocator.formats.masks import (
+    WRITERS,
+    LabelMap,
+    label_masks,
+    read_label_map,
+    write_labels,
+    write_mask,
+    write_volume,
+)
+from lesionlocator.formats.scans import READERS, open_timepoint, read_geometry, read_volume
+
+__all__ = [
+    "READERS",
+    "WRITERS",
+    "LabelMap",
+    "checksum",
+    "find_case_files",
+    "label_masks",
+    "open_case",
+    "open_masks",
+    "open_timepoint",
+    "read_case",
+    "read_geometry",
+    "read_label_map",
+    "read_volume",
+    "scan_names",
+    "write_labels",
+    "write_mask",
+    "write_volume",
+]
