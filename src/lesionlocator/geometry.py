@@ -90,7 +90,7 @@ class Geometry:
         affine[:3, :3] *= spacing_mm / self.spacing_mm
         middle = (shape - 1) / 2
         affine[:3, 3] = self.centre_mm - affine[:3, :3] @ middle
-        return Geometry(_index3(shape), affine, self.frame)
+        return Geometry(index3(shape), affine, self.frame)
 
     def around(self, at_mm: Float[np.ndarray, "n 3"], margin_mm: float = 0.0) -> tuple[Index3, Index3]:
         """Start and stop of the smallest index range whose voxels cover these points and a margin; not clipped."""
@@ -98,19 +98,19 @@ class Geometry:
         margin = margin_mm / self.spacing_mm
         start = np.floor(index.min(axis=0) - margin + 0.5 + 1e-6).astype(int)
         stop = np.ceil(index.max(axis=0) + margin + 0.5 - 1e-6).astype(int)
-        return _index3(start), _index3(np.maximum(stop, start + 1))
+        return index3(start), index3(np.maximum(stop, start + 1))
 
     def clip(self, start: Index3, stop: Index3) -> tuple[Index3, Index3] | None:
         """The part of [start, stop) inside this grid; None when nothing is left."""
         low = np.maximum(start, 0)
         high = np.minimum(stop, self.shape)
-        return (_index3(low), _index3(high)) if bool(np.all(high > low)) else None
+        return (index3(low), index3(high)) if bool(np.all(high > low)) else None
 
     def offset_in(self, other: Geometry) -> Index3 | None:
         """Where voxel (0, 0, 0) of this grid lies in `other`; None unless both are of one lattice (to 0.01 mm)."""
         start = other.world_to_index(self.affine[None, :3, 3])[0].round()
-        placed = other.crop(_index3(start), _index3(start + np.array(self.shape)))
-        return _index3(start) if self.same_as(placed) else None
+        placed = other.crop(index3(start), index3(start + np.array(self.shape)))
+        return index3(start) if self.same_as(placed) else None
 
     def same_as(self, other: Geometry, tolerance_mm: float = 0.01) -> bool:
         """Same shape, and no corner further than the tolerance from its twin."""
@@ -194,7 +194,8 @@ class Alignment:
         return Alignment(forward, forward.inverse(), method, warnings)
 
 
-def _index3(values: object) -> Index3:
+def index3(values: object) -> Index3:
+    """Three whole numbers of any kind (an array's, say) as an index."""
     d, h, w = (int(v) for v in np.asarray(values))
     return d, h, w
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from lesionlocator.geometry import Geometry, PointMap
+from lesionlocator.geometry import Geometry, Index3, PointMap, index3
 from lesionlocator.volume import Volume
 
 _SLAB = 2_000_000
@@ -26,7 +26,7 @@ def resample(volume: Volume, onto: Geometry, *, outside: float | None = None) ->
     margin = np.ceil(2 * ratio).astype(int) + 1
     low, high = source.around(onto.corners_mm)
     start, stop = np.array(low) - margin, np.array(high) + margin
-    covered = source.clip((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    covered = source.clip(index3(start), index3(stop))
     if covered is None:
         covered = _nearest_voxel(source, onto)
     region = volume.crop(*covered)
@@ -71,7 +71,7 @@ def warp(
     return out
 
 
-def _nearest_voxel(source: Geometry, onto: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _nearest_voxel(source: Geometry, onto: Geometry) -> tuple[Index3, Index3]:
     index = np.clip(np.round(source.world_to_index(onto.centre_mm[None])[0]), 0, np.array(source.shape) - 1).astype(int)
     d, h, w = (int(v) for v in index)
     return (d, h, w), (d + 1, h + 1, w + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Prepared:
     volume: Volume
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Outlines lesions in scans. Deterministic; the other asks of a call and their order never change an answer."""
 

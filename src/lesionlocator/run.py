@@ -1,0 +1,285 @@
+"""The straight line from files to files: what `segment` and `track` do, for the command line, for batches, for servers."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lesionlocator.errors import Refused
+from lesionlocator.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from lesionlocator.case import Case, Lesion, Timepoint
+    from lesionlocator.geometry import Geometry
+    from lesionlocator.measure import Row
+    from lesionlocator.report import Record
+    from lesionlocator.segment import Segmenter
+    from lesionlocator.volume import Mask, Volume
+
+Say = Callable[[str], None]
+Modality = Literal["CT", "MR", "PT"]
+Quality = Literal["fast", "balanced", "max"]
+_SHELF_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings:
+    """What `segment` is told besides the scan."""
+
+    prompts: Path
+    """Prompt file (JSON, label map, or 3D Slicer markups)."""
+    out: Path
+    """Folder for masks, tables and run.json."""
+    as_: Literal["box", "click"] | None = None
+    """What to make of each lesion of a label map: its tight box (default) or a click at its deepest voxel."""
+    split: bool = False
+    """One lesion for each 26-connected part of a label map, instead of one for each id."""
+    model: str = DEFAULT_MODEL
+    """Name of a model (see `lesionlocator models`), or a model folder."""
+    quality: Quality = "balanced"
+    """More work for a finer outline, or less."""
+    modality: Modality | None = None
+    """Modality of the scan. Default: what DICOM says, else guessed from the values, with a warning."""
+    device: str = "auto"
+    """Where the model runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackSettings:
+    """What `track` is told besides the scans."""
+
+    prompts: Path
+    """Prompt file for the baseline (JSON, label map, or 3D Slicer markups)."""
+    out: Path
+    """Folder for masks, tables and run.json."""
+    as_: Literal["box", "click", "mask"] | None = None
+    """What to make of each lesion of a label map: box (default), click, or mask (kept as the baseline's outline)."""
+    split: bool = False
+    """One lesion for each 26-connected part of a label map, instead of one for each id."""
+    model: str = DEFAULT_MODEL
+    """Name of a model (see `lesionlocator models`), or a model folder."""
+    align: str | None = None
+    """How scans are brought together: header, centre, rigid, affine or deformable (default)."""
+    quality: Quality = "balanced"
+    """More work for a finer outline, or less."""
+    modality: Modality | None = None
+    """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
+    propose: bool = False
+    """Also write NAME_proposed.json for each follow-up: where the lesions seem to be, least sure first, to be checked."""
+    verified: tuple[Path, ...] = ()
+    """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
+    device: str = "auto"
+    """Where the model runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """What came of a run. `failed` are the rows that were asked for and could not be done."""
+
+    case: Case
+    rows: Sequence[Row]
+    record: Record
+    folder: Path
+
+    @property
+    def failed(self) -> list[Row]:
+        first = self.case.timepoints[0].name
+        return [row for row in self.rows if row.status == "failed" or (row.status == "outside" and row.scan == first)]
+
+
+def run_segment(scan: Path, settings: SegmentSettings, say: Say = lambda _: None) -> Finished:
+    """Outline the prompted lesions of one scan and write the output folder.
+
+    Raises:
+        Refused: The input cannot be used, or no lesion could be outlined. Nothing is written then.
+    """
+    from lesionlocator.formats import open_case
+    from lesionlocator.segment import load_segmenter, segment_case
+
+    record = _record("segment", settings, scan=str(scan))
+    segmenter = load_segmenter(settings.model, device=settings.device, quality=settings.quality)
+    with record.stage("read"):
+        case = open_case(
+            [scan], settings.prompts, kind=settings.as_, split=settings.split, modality=settings.modality
+        )
+        case = _on_shelf(case)
+        case.timepoints[0].load()
+    say(f"{case.timepoints[0].name}: outlining {len(case.timepoints[0].lesions)} lesions with {segmenter.name}")
+    with record.stage("outline"):
+        case = segment_case(case, segmenter)
+    return _finish(case, [scan], segmenter, record, settings.out)
+
+
+def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda _: None) -> Finished:
+    """Outline the prompted lesions of the first scan, follow them through the others and write the output folder.
+
+    Raises:
+        Refused: The input cannot be used, or no lesion could be outlined. Nothing is written then.
+    """
+    from lesionlocator.align import DEFAULT_ALIGNER
+    from lesionlocator.formats import open_case
+    from lesionlocator.segment import load_segmenter
+    from lesionlocator.segment.visit import keep_masks, segment_timepoint
+    from lesionlocator.track import Following, find_aligner, track_case
+
+    if len(scans) < 2:
+        raise Refused(found="one scan", needed="a baseline and at least one follow-up", do="use `segment` for one scan")
+    record = _record("track", settings, scans=[str(scan) for scan in scans])
+    align = find_aligner(settings.align or DEFAULT_ALIGNER)
+    segmenter = load_segmenter(settings.model, device=settings.device, quality=settings.quality)
+    with record.stage("read"):
+        case = open_case(
+            list(scans), settings.prompts, kind=settings.as_, split=settings.split, modality=settings.modality
+        )
+        case = _on_shelf(case)
+        verified = _read_verified(settings.verified, case)
+    first = case.timepoints[0]
+    with record.stage("outline baseline"):
+        say(f"{first.name}: outlining {len(first.lesions)} lesions with {segmenter.name}")
+        first = keep_masks(first) if settings.as_ == "mask" else segment_timepoint(first, segmenter)
+    _refuse_if_none(first)
+    with record.stage("follow"):
+        case = replace(case, timepoints=(first, *case.timepoints[1:]))
+        case = track_case(case, segmenter, settings=Following(align, verified), say=say)
+    finished = _finish(case, scans, segmenter, record, settings.out)
+    if settings.propose:
+        _write_proposals(finished)
+    return finished
+
+
+def _write_proposals(finished: Finished) -> None:
+    # Not among the files of run.json: a reader edits these, and a later run must not clear them away.
+    from lesionlocator.formats import write_prompts
+    from lesionlocator.track import proposals
+
+    for timepoint, lesions in proposals(finished.case):
+        path = finished.folder / f"{timepoint.name}_proposed.json"
+        write_prompts(path, lesions, timepoint.geometry, scan=timepoint.name)
+
+
+def _finish(case: Case, scans: Sequence[Path], segmenter: Segmenter, record: Record, out: Path) -> Finished:
+    from lesionlocator.formats import checksum
+    from lesionlocator.measure import measure_case
+    from lesionlocator.report import write_report
+
+    _refuse_if_none(case.timepoints[0])
+    record.model = {"id": segmenter.card.id, "kind": segmenter.card.kind, "licence": segmenter.card.licence}
+    with record.stage("measure"):
+        rows = measure_case(case)
+    with record.stage("checksum"):
+        for path, timepoint in zip(scans, case.timepoints, strict=True):
+            volume = timepoint.load()
+            record.warnings.extend(f"{timepoint.name}: {warning}" for warning in volume.warnings)
+            record.inputs.append(
+                {"scan": timepoint.name, "path": str(path), "sha256": checksum(path), "modality": volume.modality}
+            )
+    folder = write_report(case, rows, out, record)
+    return Finished(case, rows, record, folder)
+
+
+def _record(command: str, settings: SegmentSettings | TrackSettings, **scans: Any) -> Record:
+    from lesionlocator.report import Record
+
+    arguments = {name.rstrip("_"): _plain(value) for name, value in asdict(settings).items()}
+    return Record(command, {**scans, **arguments})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _refuse_if_none(timepoint: Timepoint) -> None:
+    if any(lesion.mask is not None for lesion in timepoint.lesions):
+        return
+    reasons = "; ".join(f"lesion {lesion.id}: {lesion.reason}" for lesion in timepoint.lesions)
+    raise Refused(
+        found=f"no lesion of {timepoint.name} that could be outlined ({reasons or 'no lesion in the prompts'})",
+        needed="at least one prompt that can be answered",
+        do="check the prompts against the scan (`space`, `frame` and order of axes are the usual suspects)",
+    )
+
+
+def _read_verified(files: Sequence[Path], case: Case) -> dict[str, tuple[Lesion, ...]]:
+    from lesionlocator.formats import read_prompts
+
+    later = {timepoint.name: timepoint for timepoint in case.timepoints[1:]}
+    found: dict[str, tuple[Lesion, ...]] = {}
+    for file in files:
+        name = next(iter(later)) if len(later) == 1 else _scan_of(file)
+        if name not in later or name in found:
+            raise Refused(
+                found=f"{file} for the scan {name!r}",
+                needed=f"`scan` to be one of {', '.join(later)}, each once",
+                do="write the follow-up's name into the file's `scan`",
+            )
+        found[name] = read_prompts(file, later[name])
+    return found
+
+
+def _scan_of(file: Path) -> str | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    name = content.get("scan") if isinstance(content, dict) else None
+    return str(name) if name is not None else None
+
+
+def _on_shelf(case: Case) -> Case:
+    """The case with loaders that keep the last scans they read, up to some memory, so that files are read once."""
+    shelf: OrderedDict[int, Volume] = OrderedDict()
+    timepoints = tuple(
+        replace(timepoint, load=partial(_take, shelf, index, timepoint.load))
+        for index, timepoint in enumerate(case.timepoints)
+    )
+    return replace(case, timepoints=timepoints)
+
+
+def _take(shelf: OrderedDict[int, Volume], index: int, load: Callable[[], Volume]) -> Volume:
+    if index not in shelf:
+        shelf[index] = load()
+    shelf.move_to_end(index)
+    while len(shelf) > 1 and sum(volume.array.nbytes for volume in shelf.values()) > _SHELF_BYTES:
+        shelf.popitem(last=False)
+    return shelf[index]
+
+
+def convert_prompts(
+    file: Path, out: Path, scan: Path | None, *, kind: Literal["box", "click", "mask"] | None = None, split: bool = False
+) -> tuple[Lesion, ...]:
+    """Read a prompt file of any kind and write it as version 1 JSON, or painted as a label map if `out` is an image.
+
+    Raises:
+        Refused: The file needs a scan (prompts in voxels, a label map out) and none was given, or it cannot be read.
+    """
+    from lesionlocator.formats import open_timepoint, read_prompts, write_labels, write_prompts
+
+    timepoint = open_timepoint(scan) if scan is not None else None
+    lesions = read_prompts(file, timepoint, kind=kind, split=split)
+    if out.suffix == ".json":
+        write_prompts(out, lesions, timepoint.geometry if timepoint else None, scan=timepoint.name if timepoint else None)
+        return lesions
+    if timepoint is None:
+        raise Refused(found=f"{out.name} to be painted", needed="the scan whose grid it gets", do="add --scan SCAN")
+    write_labels(out, _painted(lesions, timepoint.geometry), timepoint.geometry)
+    return lesions
+
+
+def _painted(lesions: Sequence[Lesion], geometry: Geometry) -> dict[int, Mask]:
+    from lesionlocator.volume import Mask
+
+    painted: dict[int, Mask] = {}
+    for number, lesion in enumerate(lesions, start=1):
+        label = int(lesion.id) if lesion.id.isdecimal() and 0 < int(lesion.id) < 65536 else number
+        for prompt in lesion.prompts:
+            array = prompt.paint(geometry)
+            known = painted[label].on(geometry) if label in painted else False
+            painted[label] = Mask.from_array(array | known, geometry)
+    return painted

@@ -1,0 +1,370 @@
+"""Lesions followed from scan to scan: each is looked for where it was, outlined, and linked or ended with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner
+from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
+from lesionlocator.errors import Refused
+from lesionlocator.geometry import Alignment
+from lesionlocator.locate import Rules, Scene, Sighting, locate
+from lesionlocator.prompt import Box, Click, Prompt
+from lesionlocator.segment import Segmenter
+from lesionlocator.segment.visit import outlined, segment_timepoint
+from lesionlocator.volume import Mask, Volume
+
+Verified = Mapping[str, Sequence[Lesion]]
+"""Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """How lesions are followed."""
+
+    align: str | Aligner = DEFAULT_ALIGNER
+    """Name of a row of `ALIGNERS`, or a function (baseline, followup) -> Alignment."""
+    verified: Verified = field(default_factory=dict)
+    """Prompts of a reader for some of the later scans."""
+    rules: Rules = field(default_factory=Rules)
+    """What counts as a lesion seen again."""
+
+
+def track_case(
+    case: Case,
+    segmenter: Segmenter,
+    *,
+    settings: Following | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Case:
+    """Every lesion of the first scan followed through all later ones.
+
+    Lesions of the first scan that have no outline yet are outlined from their prompts. At each later scan every lesion
+    ends as an outline with a link, or as an ending with its reason; ids stay what they were. A lesion is carried from the
+    last scan in which it was outlined, so one that left the scan or seemed gone is looked for again later.
+
+    Args:
+        case: Scans oldest first, with the prompts or outlines of the first.
+        segmenter: Outlines the lesions.
+        settings: How they are followed.
+        say: Gets one line for each step of the work.
+
+    Raises:
+        Refused: No scan, no lesion, or an aligner that does not exist.
+    """
+    settings = settings or Following()
+    if not case.timepoints or not case.timepoints[0].lesions:
+        raise Refused(
+            found="a case without lesions in its first scan" if case.timepoints else "a case without scans",
+            needed="at least one scan and one prompted lesion",
+            do="add prompts for the baseline scan",
+        )
+    first = case.timepoints[0]
+    todo = tuple(lesion for lesion in first.lesions if lesion.mask is None and lesion.status is Status.ASKED)
+    if todo:
+        say(f"{first.name}: outlining {len(todo)} lesions")
+        done = {lesion.id: lesion for lesion in segment_timepoint(first.with_lesions(todo), segmenter).lesions}
+        first = first.with_lesions(tuple(done.get(lesion.id, lesion) for lesion in first.lesions))
+    chain = _Chain((first, *case.timepoints[1:]), segmenter, settings, say)
+    for index in range(1, len(case.timepoints)):
+        chain.visit(index)
+    return Case(tuple(chain.timepoints), (*case.links, *chain.links), (*case.warnings, *chain.warnings))
+
+
+def proposals(case: Case) -> list[tuple[Timepoint, tuple[Lesion, ...]]]:
+    """For each later scan, where its lesions seem to be, as prompts for a reader to check: the least sure first.
+
+    A lesion that could not be outlined there has no place to propose; its row and its link say why.
+    """
+    sure = {link.after: link.confidence for link in case.links if isinstance(link.after, tuple)}
+    proposed: list[tuple[Timepoint, tuple[Lesion, ...]]] = []
+    for index, timepoint in enumerate(case.timepoints[1:], start=1):
+        lesions = [
+            Lesion(lesion.id, _own_prompts(lesion.mask), confidence=sure.get((index, lesion.id)))
+            for lesion in timepoint.lesions
+            if lesion.mask is not None
+        ]
+        lesions.sort(key=lambda lesion: -1.0 if lesion.confidence is None else lesion.confidence)
+        proposed.append((timepoint, tuple(lesions)))
+    return proposed
+
+
+def find_aligner(align: str | Aligner) -> Aligner:
+    """An aligner by name; a function is given back as it is."""
+    if callable(align):
+        return align
+    if align not in ALIGNERS:
+        raise Refused(
+            found=f"the aligner {align!r}", needed=f"one of {', '.join(ALIGNERS)}", do="choose one of these with --align"
+        )
+    return ALIGNERS[align]
+
+
+@dataclass(frozen=True, eq=False)
+class _Carried:
+    """A lesion on its way into a scan: where it was last outlined, and what is seen of it now."""
+
+    place: Place
+    lesion: Lesion
+    mask: Mask
+    sighting: Sighting
+    alignment: Alignment
+
+
+class _Chain:
+    """The state of one walk through a case's scans."""
+
+    def __init__(
+        self, timepoints: Sequence[Timepoint], segmenter: Segmenter, settings: Following, say: Callable[[str], None]
+    ) -> None:
+        self.timepoints = list(timepoints)
+        self.segmenter, self.settings, self.say = segmenter, settings, say
+        self.links: list[Link] = []
+        self.warnings: list[str] = []
+        self.last_seen: dict[str, Place] = {
+            lesion.id: (0, lesion.id) for lesion in timepoints[0].lesions if lesion.mask is not None
+        }
+        self.ended: dict[str, Lesion] = {}
+        self._volumes: dict[int, Volume] = {}
+        self._alignments: dict[tuple[int, int], Alignment] = {}
+        for lesion in timepoints[0].lesions:
+            if lesion.mask is None and len(timepoints) > 1:
+                reason = f"not outlined in {timepoints[0].name}: {lesion.reason}"
+                self.links.append(Link((0, lesion.id), 1, Ending.UNSURE, reason, decided_by="rule"))
+
+    def visit(self, index: int) -> None:
+        """Follow every lesion that is still looked for into scan `index`."""
+        timepoint = self.timepoints[index]
+        self.say(f"{timepoint.name}: following {len(self.last_seen)} lesions")
+        if timepoint.name in self.settings.verified:
+            lesions, links = self._by_reader(index)
+        else:
+            lesions, links = self._by_model(index, self._carry(index))
+        self.links.extend(links)
+        self.timepoints[index] = timepoint.with_lesions(tuple(lesions))
+        self._forget(index)
+
+    def _carry(self, index: int) -> list[_Carried]:
+        """Every lesion seen from the scan where it was last outlined, all lesions of one scan together."""
+        sources = sorted({place[0] for place in self.last_seen.values()})
+        carried: list[_Carried] = []
+        for source in sources:
+            ids = [lesion_id for lesion_id, place in self.last_seen.items() if place[0] == source]
+            found = [(lesion_id, self.timepoints[source].lesion(lesion_id)) for lesion_id in ids]
+            known = [(lesion, lesion.mask) for _, lesion in found if lesion is not None and lesion.mask is not None]
+            alignment = self._alignment(source, index)
+            scene = Scene(
+                self._volume(source), self._volume(index), alignment, [mask for _, mask in known], self.settings.rules
+            )
+            for (lesion, mask), sighting in zip(known, locate(scene), strict=True):
+                carried.append(_Carried((source, lesion.id), lesion, mask, sighting, alignment))
+        order = list(self.last_seen)
+        return sorted(carried, key=lambda item: order.index(item.lesion.id))
+
+    def _by_model(self, index: int, carried: list[_Carried]) -> tuple[list[Lesion], list[Link]]:
+        lesions: list[Lesion] = []
+        links: list[Link] = []
+        present: list[_Carried] = []
+        for item in carried:
+            ending = self._ending(item.sighting)
+            if ending is None:
+                present.append(item)
+            else:
+                self._end(index, item, *ending, lesions=lesions, links=links)
+        for group in _merged_groups(present):
+            self._outline_group(index, group, lesions, links)
+        return self._in_order(lesions), links
+
+    def _ending(self, sighting: Sighting) -> tuple[Ending, str] | None:
+        if sighting.inside < self.settings.rules.inside_share:
+            share = f"{100 * sighting.inside:.0f} %"
+            return Ending.OUTSIDE, f"{share} of it would lie inside the scan"
+        if sighting.decisive and not sighting.parts:
+            return Ending.VANISHED, "nothing at its place looks like it any more"
+        return None
+
+    def _end(
+        self, index: int, item: _Carried, ending: Ending, reason: str, *, lesions: list[Lesion], links: list[Link]
+    ) -> None:
+        status = {Ending.OUTSIDE: Status.OUTSIDE, Ending.VANISHED: Status.ABSENT}.get(ending, Status.FAILED)
+        lesions.append(Lesion(item.lesion.id, (), None, status, reason))
+        if self.ended.get(item.lesion.id, Lesion("")).status is not status:
+            links.append(Link(item.place, index, ending, reason, None, "model" if status is Status.FAILED else "rule"))
+        self.ended[item.lesion.id] = lesions[-1]
+
+    def _outline_group(self, index: int, group: list[_Carried], lesions: list[Lesion], links: list[Link]) -> None:
+        """One lesion, or several that have merged, outlined; a lesion may come out in several parts."""
+        keeper = max(group, key=lambda item: item.mask.voxels)
+        asks = self._asks(index, group, keeper)
+        prepared = self.segmenter.prepare(self._volume(index))
+        geometry = self.timepoints[index].geometry
+        asked = [Lesion(keeper.lesion.id, ask) for ask in asks]
+        answers = [
+            outlined(lesion, outline, geometry)
+            for lesion, outline in zip(asked, self.segmenter.outline(prepared, asks), strict=True)
+        ]
+        found = _distinct([answer for answer in answers if answer.mask is not None])
+        if not found:
+            for item in group:
+                self._end(index, item, Ending.UNSURE, answers[0].reason, lesions=lesions, links=links)
+            return
+        ids = [keeper.lesion.id, *(self._fresh_id(keeper.lesion.id, n) for n in range(1, len(found)))]
+        parts = [replace(lesion, id=lesion_id) for lesion_id, lesion in zip(ids, found, strict=True)]
+        lesions.extend(parts)
+        for item in group:
+            confidence = _link_confidence(item, parts[0])
+            reason = "" if item is keeper else f"merged into lesion {keeper.lesion.id}"
+            if item is not keeper:
+                lesions.append(Lesion(item.lesion.id, (), None, Status.ABSENT, reason))
+                self.last_seen.pop(item.lesion.id, None)
+            self.ended.pop(item.lesion.id, None)
+            links.extend(Link(item.place, index, (index, part.id), reason, confidence) for part in parts)
+        self.last_seen.update({part.id: (index, part.id) for part in parts})
+
+    def _asks(self, index: int, group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
+        parts = _union([part for item in group for part in item.sighting.parts])
+        geometry = self.timepoints[index].geometry
+        if not parts:
+            return [tuple(prompt.moved(keeper.alignment, geometry) for prompt in _own_prompts(keeper.mask))]
+        if len(group) == 1 and len(parts) > 1 and _count_parts(keeper.mask) > 1:
+            parts = [_joined(parts)]
+        margin_mm = float(np.max(geometry.spacing_mm))
+        return [(Box.around(part).grown(margin_mm / 2), Click.inside(part)) for part in parts]
+
+    def _by_reader(self, index: int) -> tuple[list[Lesion], list[Link]]:
+        """A scan in which a reader said where the lesions are."""
+        timepoint = self.timepoints[index]
+        placed = tuple(self.settings.verified[timepoint.name])
+        lesions = list(segment_timepoint(timepoint.with_lesions(placed), self.segmenter, self._volume(index)).lesions)
+        links: list[Link] = []
+        for lesion in lesions:
+            before = self.last_seen.get(lesion.id)
+            if lesion.mask is not None:
+                links.append(Link(before, index, (index, lesion.id), "placed by a reader", 1.0, "reader"))
+                self.last_seen[lesion.id] = (index, lesion.id)
+                self.ended.pop(lesion.id, None)
+            elif before is not None:
+                links.append(Link(before, index, Ending.UNSURE, lesion.reason, None, "reader"))
+        for lesion_id in [known for known in self.last_seen if known not in {lesion.id for lesion in placed}]:
+            reason = "not among the lesions that a reader placed"
+            links.append(Link(self.last_seen.pop(lesion_id), index, Ending.VANISHED, reason, 1.0, "reader"))
+            lesions.append(Lesion(lesion_id, (), None, Status.ABSENT, reason))
+        return lesions, links
+
+    def _fresh_id(self, lesion_id: str, ahead: int) -> str:
+        used = {lesion.id for timepoint in self.timepoints for lesion in timepoint.lesions} | set(self.last_seen)
+        numbers = [int(name) for name in used if name.isdigit()]
+        if lesion_id.isdigit():
+            return str(max(numbers) + ahead)
+        return next(name for n in range(ahead + 1, 10_000) if (name := f"{lesion_id}-{n}") not in used)
+
+    def _in_order(self, lesions: list[Lesion]) -> list[Lesion]:
+        known = {lesion.id: n for timepoint in self.timepoints for n, lesion in enumerate(timepoint.lesions)}
+        return sorted(lesions, key=lambda lesion: known.get(lesion.id, len(known)))
+
+    def _volume(self, index: int) -> Volume:
+        if index not in self._volumes:
+            self._volumes[index] = self.timepoints[index].load()
+        return self._volumes[index]
+
+    def _alignment(self, source: int, index: int) -> Alignment:
+        if (source, index) not in self._alignments:
+            self.say(f"{self.timepoints[source].name} -> {self.timepoints[index].name}: aligning")
+            found = find_aligner(self.settings.align)(self._volume(source), self._volume(index))
+            self._alignments[source, index] = found
+            names = f"{self.timepoints[source].name} -> {self.timepoints[index].name}"
+            self.warnings.extend(f"{names}: {warning}" for warning in found.warnings)
+        return self._alignments[source, index]
+
+    def _forget(self, index: int) -> None:
+        """Keep only the scans that lesions will be carried from, so that long chains fit in memory."""
+        needed = {place[0] for place in self.last_seen.values()} | {index}
+        self._volumes = {i: volume for i, volume in self._volumes.items() if i in needed}
+
+
+def _distinct(lesions: list[Lesion]) -> list[Lesion]:
+    """Largest first, without those that lie mostly in a larger one: two parts may turn out to be one outline."""
+    kept: list[tuple[Lesion, Mask]] = []
+    masks = [(lesion, lesion.mask) for lesion in lesions if lesion.mask is not None]
+    for lesion, mask in sorted(masks, key=lambda item: -item[1].voxels):
+        if all(mask.overlap(larger) <= 0.5 * mask.voxels for _, larger in kept):
+            kept.append((lesion, mask))
+    return [lesion for lesion, _ in kept]
+
+
+def _own_prompts(mask: Mask) -> tuple[Prompt, ...]:
+    return (Box.around(mask), Click.inside(mask))
+
+
+def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
+    """Lesions that share most of what was seen of the smaller one, though they were apart before, are one group."""
+    leader = list(range(len(carried)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            i = leader[i]
+        return i
+
+    for i, one in enumerate(carried):
+        for j in range(i + 1, len(carried)):
+            if _share_a_part(one, carried[j]) and not _touch(one.mask, carried[j].mask):
+                leader[find(j)] = find(i)
+    groups: dict[int, list[_Carried]] = {}
+    for i, item in enumerate(carried):
+        groups.setdefault(find(i), []).append(item)
+    return list(groups.values())
+
+
+def _share_a_part(one: _Carried, other: _Carried) -> bool:
+    for part in one.sighting.parts:
+        for twin in other.sighting.parts:
+            smaller = min(part.volume_ml, twin.volume_ml)
+            if smaller > 0 and part.placed(twin.geometry).overlap(twin) * twin.geometry.voxel_ml > 0.5 * smaller:
+                return True
+    return False
+
+
+def _touch(one: Mask, other: Mask) -> bool:
+    from scipy.ndimage import binary_dilation
+
+    grown = Mask(np.asarray(binary_dilation(np.pad(one.array, 1), np.ones((3, 3, 3)))), one.geometry.crop((-1, -1, -1), (
+        one.array.shape[0] + 1, one.array.shape[1] + 1, one.array.shape[2] + 1)))
+    return grown.overlap(other) > 0
+
+
+def _union(parts: list[Mask]) -> list[Mask]:
+    """Parts that overlap joined, on the grid of the first of them."""
+    joined: list[Mask] = []
+    for part in parts:
+        overlapping = [known for known in joined if part.placed(known.geometry).overlap(known) > 0]
+        joined = [known for known in joined if known not in overlapping]
+        joined.append(_joined([*overlapping, part]))
+    return joined
+
+
+def _joined(parts: list[Mask]) -> Mask:
+    if len(parts) == 1:
+        return parts[0]
+    grid = parts[0].geometry
+    region = grid.crop(*grid.around(np.concatenate([part.geometry.corners_mm for part in parts])))
+    return Mask.from_array(np.logical_or.reduce([part.placed(region).on(region) for part in parts]), region)
+
+
+def _count_parts(mask: Mask) -> int:
+    from scipy.ndimage import label
+
+    labels, count = label(mask.array, np.ones((3, 3, 3)))
+    sizes = np.bincount(np.asarray(labels).ravel())[1:] if count else np.zeros(0)
+    return int(np.count_nonzero(sizes >= 0.1 * mask.voxels))
+
+
+def _link_confidence(item: _Carried, found: Lesion) -> float | None:
+    """A rule, not a calibrated probability: contrast that is left, times how near the outline is to the carried place."""
+    if found.mask is None or not item.sighting.decisive or item.sighting.carried.is_empty:
+        return None
+    diameter_mm = 2 * (3 * item.mask.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+    shift_mm = float(np.linalg.norm(found.mask.centroid_mm - item.sighting.carried.centroid_mm))
+    return float(np.clip(item.sighting.likeness * np.exp(-((shift_mm / (diameter_mm + 4.0)) ** 2)), 0.0, 1.0))
