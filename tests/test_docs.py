@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+
+from lesionlocator.align import ALIGNERS
+from lesionlocator.formats import READERS
+from lesionlocator.prompt import PROMPTS
+from lesionlocator.segment import KINDS, MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -23,8 +31,19 @@ def named(pages):
     return [pytest.param(page, id=page.relative_to(REPOSITORY).as_posix()) for page in pages]
 
 
+@pytest.fixture
+def tables():
+    """The extension tables, as they were before a page put rows of its own into them."""
+    known = [READERS, ALIGNERS, KINDS, MODELS, PROMPTS]
+    before = [dict(table) for table in known]
+    yield
+    for table, rows in zip(known, before, strict=True):
+        table.clear()
+        table.update(rows)
+
+
 @pytest.mark.parametrize("page", named(page for page in PAGES if CODE.search(page.read_text())))
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, tables):
     stage(tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
@@ -64,4 +83,24 @@ def anchors(page: Path) -> set[str]:
 
 
 def stage(folder: Path) -> None:
-    """What the pages' code finds in its folder: a made-up patient with two scans and a lesion boxed in the first."""
+    """What the pages' code finds in its folder: a made-up patient, two scans, one lesion boxed in the first."""
+    patient = folder / "patient_007"
+    patient.mkdir()
+    write_scan(patient / "2026_03.nii.gz", centre_mm=(10.0, -4.0, 0.0), radius_mm=10.0)
+    write_scan(patient / "2026_06.nii.gz", centre_mm=(14.0, -2.0, 6.0), radius_mm=12.0)
+    box = {"min": [0.0, -14.0, -10.0], "max": [20.0, 6.0, 10.0]}
+    prompts = {"version": 1, "space": "world", "frame": "LPS", "lesions": [{"id": "1", "box": box}]}
+    (patient / "prompts.json").write_text(json.dumps(prompts))
+
+
+def write_scan(path, *, centre_mm, radius_mm):
+    """A ball of 60 HU in a body of fat in air, as NIfTI (RAS)."""
+    affine = np.array([[-2.0, 0, 0, 62], [0, -2.0, 0, 62], [0, 0, 3.0, -60], [0, 0, 0, 1]])
+    x, y, z = np.einsum("ab,b...->a...", affine[:3, :3], np.indices((62, 62, 40))) + affine[:3, 3, None, None, None]
+    x, y = -x, -y
+    body = (x / 55) ** 2 + (y / 42) ** 2 + (z / 80) ** 2 <= 1
+    spine = (x / 8) ** 2 + ((y - 28) / 8) ** 2 <= 1
+    ball = (x - centre_mm[0]) ** 2 + (y - centre_mm[1]) ** 2 + (z - centre_mm[2]) ** 2 <= radius_mm**2
+    values = np.select([ball, spine & body, body], [60.0, 300.0, -90.0], -1000.0)
+    noise = np.random.default_rng(7).normal(0, 12, values.shape)
+    nib.save(nib.Nifti1Image((values + noise).astype(np.int16), affine), path)
