@@ -10,6 +10,8 @@ from lesionlocator.formats.masks import (
     write_mask,
     write_volume,
 )
+from lesionlocator.formats.prompt_file import write_prompts
+from lesionlocator.formats.prompts import read_prompts
 from lesionlocator.formats.scans import READERS, open_timepoint, read_geometry, read_volume
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "read_case",
     "read_geometry",
     "read_label_map",
+    "read_prompts",
     "read_volume",
     "scan_names",
     "write_labels",
     "write_mask",
+    "write_prompts",
     "write_volume",
 ]
