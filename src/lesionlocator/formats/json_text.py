@@ -66,7 +66,7 @@ def as_numbers(value: Any, where: str, count: int = 3, strings: bool = False) ->
     numbers = [as_number(item, where, strings) for item in listed]
     if len(numbers) != count:
         raise Refused(
-            found=f"{where}: {_shown(value)} with {len(numbers)} values",
+            found=f"{where}: {_shown(value)} ({len(numbers)} values)",
             needed=f"{count} numbers",
             do="correct the file",
         )

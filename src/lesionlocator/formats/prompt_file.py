@@ -57,7 +57,7 @@ class Space:
 def parse_prompts(content: dict[str, Any], path: Path, geometry: Geometry) -> tuple[Lesion, ...]:
     """The lesions of a version 1 file."""
     version = content.get("version")
-    if version != 1 or isinstance(version, bool):
+    if type(version) is not int or version != 1:
         raise Refused(
             found=f"{path}, a prompt file of version {json.dumps(version)}"
             if "version" in content

@@ -28,9 +28,7 @@ def parse_published(content: dict[str, Any], path: Path, geometry: Geometry) -> 
 
     Numbers may be strings, as in the released program's own examples.
     """
-    return tuple(
-        _published(key, as_object(value, f"{path}, lesion {key!r}"), path, geometry) for key, value in content.items()
-    )
+    return tuple(_published(key, value, path, geometry) for key, value in content.items())
 
 
 def parse_markups(content: dict[str, Any], path: Path) -> tuple[Lesion, ...]:
@@ -61,8 +59,9 @@ def parse_markups(content: dict[str, Any], path: Path) -> tuple[Lesion, ...]:
     return tuple(lesions)
 
 
-def _published(key: str, value: dict[str, Any], path: Path, geometry: Geometry) -> Lesion:
+def _published(key: str, item: Any, path: Path, geometry: Geometry) -> Lesion:
     where = f"{path}, lesion {key!r}"
+    value = as_object(item, where)
     only_keys(value, ("point", "box"), where)
     prompts: list[Prompt] = []
     if "point" in value:
@@ -89,7 +88,7 @@ def _axes(markup: dict[str, Any], where: str) -> Float[np.ndarray, "3"]:
         raise Refused(
             found=f"{where}, the coordinateSystem {json.dumps(frame)}",
             needed='"LPS" or "RAS"',
-            do="save it again in Slicer",
+            do="save it again",
         )
     unit = markup.get("coordinateUnits", "mm")
     if unit != "mm" and not (isinstance(unit, list) and unit[:1] == ["mm"]):
