@@ -1,0 +1,178 @@
+"""Smooth deformation between two views: every displacement tried, the agreeable ones kept, invertible by construction.
+
+Discrete search with a coupled convex smoothness term: Heinrich et al., WBIR 2014, doi 10.1007/978-3-319-08554-8_6. Each
+round's answer is smoothed and taken as a velocity, whose flow is followed forwards and backwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from lesionlocator.align.field import FieldMap, Steps, first_then, flow, on_grid, to_field
+from lesionlocator.align.agreement import NOISE
+from lesionlocator.align.view import View
+from lesionlocator.geometry import AffineMap, Geometry
+
+_MARGIN_VOXELS = 6
+
+
+@dataclass(frozen=True)
+class Round:
+    """One search: on voxels `factor` times coarser, up to `reach` voxels each way, smoothed by `stiffness_mm`."""
+
+    factor: int
+    reach: int
+    stiffness_mm: float
+
+
+ROUNDS = (
+    Round(4, 2, 24.0),
+    Round(2, 2, 18.0),
+    Round(2, 1, 14.0),
+    Round(1, 2, 12.0),
+    Round(1, 1, 10.0),
+)
+_PULLS = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""How strongly a place is drawn to what its neighbourhood does, rising, per squared voxel of difference."""
+_SHARPNESS = 40.0
+"""How much better (in correlation) a displacement has to be to outweigh another: 1/40."""
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """The deformation so far and its inverse, in voxels of `grid`."""
+
+    there: Steps
+    back: Steps
+    grid: Geometry
+
+    def on(self, grid: Geometry) -> _State:
+        return _State(on_grid(self.there, self.grid, grid), on_grid(self.back, self.grid, grid), grid)
+
+    def then_moved(self, velocity: Steps) -> _State:
+        return _State(first_then(flow(velocity), self.there), first_then(self.back, flow(-velocity)), self.grid)
+
+
+def deform(baseline: View, followup: View, start: AffineMap) -> tuple[FieldMap, FieldMap] | None:
+    """A deformation of the baseline's space to be applied before `start`, and its inverse.
+
+    None when the baseline shows nothing of the follow-up.
+    """
+    fixed = _shared_part(baseline, followup, start)
+    if fixed is None:
+        return None
+    state: _State | None = None
+    for step in ROUNDS:
+        here, there = fixed.coarser(step.factor), followup.coarser(step.factor)
+        if min(here.geometry.shape) < 3:
+            continue
+        if state is None:
+            still = np.zeros((3, *here.geometry.shape), np.float32)
+            state = _State(still, still, here.geometry)
+        state = state.on(here.geometry)
+        state = state.then_moved(_velocity(here, _carried(here, there, start, state), step))
+    if state is None:
+        return None
+    return to_field(state.there, state.grid), to_field(state.back, state.grid)
+
+
+def _shared_part(baseline: View, followup: View, start: AffineMap) -> View | None:
+    """What of the baseline lies near the follow-up, with a margin."""
+    low, high = baseline.geometry.around(start.inverse()(followup.geometry.corners_mm), _MARGIN_VOXELS * baseline.spacing_mm)
+    covered = baseline.geometry.clip(low, high)
+    return None if covered is None else baseline.crop(*covered)
+
+
+def _carried(here: View, there: View, start: AffineMap, state: _State) -> View:
+    """The follow-up as the deformation so far shows it on the baseline's grid."""
+    matrix = np.linalg.solve(there.geometry.affine, start.matrix @ here.geometry.affine)
+    index = np.indices(here.geometry.shape, dtype=np.float32) + state.there
+    index = np.einsum("ij,jdhw->idhw", matrix[:3, :3], index) + matrix[:3, 3, None, None, None]
+    array = ndimage.map_coordinates(there.array, index, order=1, mode="nearest", output=np.float32)
+    seen = ndimage.map_coordinates(there.seen.astype(np.float32), index, order=1, mode="grid-constant", output=np.float32)
+    body = ndimage.map_coordinates(there.body.astype(np.float32), index, order=1, mode="grid-constant", output=np.float32)
+    return View(array, body > 0.5, seen > 0.5, here.geometry)
+
+
+def _velocity(fixed: View, moved: View, step: Round) -> Steps:
+    """What brings `moved` to `fixed`, from searching both ways."""
+    stride = 2 if min(fixed.geometry.shape) >= 12 else 1
+    offsets = np.array(list(itertools.product(range(-step.reach, step.reach + 1), repeat=3)))
+    onward, returning = _correlations(fixed, moved, offsets, stride)
+    sigma = step.stiffness_mm / fixed.spacing_mm / stride
+    forth = _smoothest(onward, offsets, _trust(fixed, moved, stride), sigma)
+    back = _smoothest(returning, offsets, _trust(moved, fixed, stride), sigma)
+    coarse = (forth - back) / 2
+    shape = np.array(fixed.geometry.shape)
+    spread = [
+        ndimage.affine_transform(
+            part, np.full(3, 1 / stride), output_shape=tuple(shape), order=1, mode="nearest", output=np.float32
+        )
+        for part in coarse
+    ]
+    smooth = [ndimage.gaussian_filter(part, stride / 2, mode="nearest") for part in spread] if stride > 1 else spread
+    return np.stack(smooth)
+
+
+def _correlations(
+    fixed: View, moved: View, offsets: np.ndarray, stride: int
+) -> tuple[Float[np.ndarray, "o d h w"], Float[np.ndarray, "o d h w"]]:
+    """Local correlation of fixed at x with moved at x + offset, and of moved at x with fixed at x + offset."""
+    reach = int(offsets.max())
+    first, spread_first = _centred(fixed.array)
+    second, spread_second = _centred(moved.array)
+    first, spread_first, second, spread_second = (
+        np.pad(part, reach, mode="edge") for part in (first, spread_first, second, spread_second)
+    )
+    shape = fixed.geometry.shape
+    thin = tuple(-(-n // stride) for n in shape)
+    onward, returning = (np.empty((len(offsets), *thin), np.float32) for _ in range(2))
+    for number, offset in enumerate(offsets):
+        shifted = tuple(-int(o) for o in offset)
+        product = ndimage.uniform_filter(first * np.roll(second, shifted, axis=(0, 1, 2)), 5)
+        local = product / np.sqrt(spread_first * np.roll(spread_second, shifted, axis=(0, 1, 2)))
+        onward[number] = local[_window(shape, reach, np.zeros(3, int), stride)]
+        returning[len(offsets) - 1 - number] = local[_window(shape, reach, -offset, stride)]
+    return onward, returning
+
+
+def _centred(array: Float[np.ndarray, "d h w"]) -> tuple[Float[np.ndarray, "d h w"], Float[np.ndarray, "d h w"]]:
+    """The array less its local mean, and its local variance with a floor of noise."""
+    rest = array - ndimage.uniform_filter(array, 5)
+    return rest, ndimage.uniform_filter(rest**2, 5) + NOISE**2
+
+
+def _window(shape: tuple[int, int, int], pad: int, shift: np.ndarray, stride: int) -> tuple[slice, ...]:
+    return tuple(slice(pad + int(s), pad + int(s) + n, stride) for n, s in zip(shape, shift, strict=True))
+
+
+def _trust(fixed: View, moved: View, stride: int) -> Float[np.ndarray, "d h w"]:
+    """How much a place may say: little where nothing is to be seen or where one of the scans ends."""
+    both = ndimage.uniform_filter((fixed.body & moved.seen).astype(np.float32), 5)
+    _, spread = _centred(fixed.array)
+    structure = 1 - NOISE**2 / spread
+    return (both**2 * structure)[::stride, ::stride, ::stride] + 1e-4
+
+
+def _smoothest(
+    correlation: Float[np.ndarray, "o d h w"], offsets: np.ndarray, trust: Float[np.ndarray, "d h w"], sigma: float
+) -> Steps:
+    """Displacements that correlate well and agree with their neighbours, in voxels."""
+    shape = correlation.shape[1:]
+    likely = correlation.reshape(len(offsets), -1) * _SHARPNESS
+    steps = np.zeros((3, *shape), np.float32)
+    around = np.maximum(ndimage.gaussian_filter(trust, sigma, mode="nearest"), 1e-6)
+    moves = offsets.astype(np.float32)
+    for pull in _PULLS:
+        flat = steps.reshape(3, -1)
+        distance = (moves**2).sum(axis=1)[:, None] - 2 * moves @ flat + (flat**2).sum(axis=0)
+        weight = likely - pull * _SHARPNESS * distance
+        weight = np.exp(weight - weight.max(axis=0))
+        wanted = (moves.T @ weight / weight.sum(axis=0)).reshape(3, *shape)
+        steps = np.stack([ndimage.gaussian_filter(part * trust, sigma, mode="nearest") / around for part in wanted])
+    return steps.astype(np.float32)
