@@ -28,7 +28,7 @@ class Rules:
     """How far off an alignment may be: what does not come this near the carried-over mask is another thing."""
     reach_mm: tuple[float, float] = (6.0, 20.0)
     """A lesion may have grown by half its diameter, within these limits."""
-    present_share: float = 0.05
+    present_share: float = 0.02
     """Less than this that looks like the lesion is nothing."""
     part_share: float = 0.10
     """The smallest part of a split, as a share of all its parts."""

@@ -300,7 +300,7 @@ def _own_prompts(mask: Mask) -> tuple[Prompt, ...]:
 
 
 def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
-    """Lesions that share most of what was seen of the smaller one, though they were apart before, are one group."""
+    """Lesions that were apart before and now share some of what was seen of them are one group."""
     leader = list(range(len(carried)))
 
     def find(i: int) -> int:
@@ -322,7 +322,8 @@ def _share_a_part(one: _Carried, other: _Carried) -> bool:
     for part in one.sighting.parts:
         for twin in other.sighting.parts:
             smaller = min(part.volume_ml, twin.volume_ml)
-            if smaller > 0 and part.placed(twin.geometry).overlap(twin) * twin.geometry.voxel_ml > 0.5 * smaller:
+            # Each part ends where its lesion could have grown to, so even merged ones share only their middle.
+            if smaller > 0 and part.placed(twin.geometry).overlap(twin) * twin.geometry.voxel_ml > 0.1 * smaller:
                 return True
     return False
 
