@@ -39,7 +39,7 @@ def resample(volume: Volume, onto: Geometry, *, outside: float | None = None) ->
     return ndimage.affine_transform(
         array,
         matrix[:3, :3],
-        offset,  # pyright: ignore[reportArgumentType]  (scipy's own default makes it look like a float)
+        offset,
         output_shape=onto.shape,
         output=np.float32,
         order=1,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -110,11 +111,11 @@ class Mask:
     @cached_property
     def deepest_mm(self) -> Float[np.ndarray, "3"]:
         """Centre of the voxel furthest (in mm) from the border; on a tie the one nearest the centroid."""
-        from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
+        from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
         self._refuse_if_empty("a deepest voxel")
-        edt: Any = ndimage.distance_transform_edt  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        depth = np.asarray(edt(np.pad(self.array, 1), sampling=self.geometry.spacing_mm))[1:-1, 1:-1, 1:-1]
+        distances: Callable[..., np.ndarray] = ndimage.distance_transform_edt
+        depth = distances(np.pad(self.array, 1), sampling=self.geometry.spacing_mm)[1:-1, 1:-1, 1:-1]
         deepest = np.argwhere(depth >= depth.max() - 1e-6).astype(float)
         at_mm = self.geometry.index_to_world(deepest)
         return at_mm[np.argmin(np.linalg.norm(at_mm - self.centroid_mm, axis=1))]
