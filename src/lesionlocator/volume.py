@@ -111,7 +111,7 @@ class Mask:
     @cached_property
     def deepest_mm(self) -> Float[np.ndarray, "3"]:
         """Centre of the voxel furthest (in mm) from the border; on a tie the one nearest the centroid."""
-        from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+        from scipy import ndimage
 
         self._refuse_if_empty("a deepest voxel")
         distances: Callable[..., np.ndarray] = ndimage.distance_transform_edt
