@@ -12,6 +12,7 @@ from lesionlocator.formats.masks import (
 )
 from lesionlocator.formats.prompt_file import write_prompts
 from lesionlocator.formats.prompts import read_prompts
+from lesionlocator.formats.rtstruct import read_rtstruct
 from lesionlocator.formats.scans import READERS, open_timepoint, read_geometry, read_volume
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "read_geometry",
     "read_label_map",
     "read_prompts",
+    "read_rtstruct",
     "read_volume",
     "scan_names",
     "write_labels",
