@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from strategies import SHAPE, oblique_affines, ranges, rotation
 
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import AffineMap, Alignment, Geometry, compose
+from strategies import SHAPE, oblique_affines, ranges, rotation
 
 ORIGIN = np.zeros((1, 3))
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from visits import Ball, ball_mask, grid, scan
 
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
 from lesionlocator.locate import Scene, carry, locate, look_of, share_inside
 from lesionlocator.volume import Mask, Volume
+from visits import Ball, ball_mask, grid, scan
 
 BALL = Ball(-20, 0, 5, 9)
 STILL = Alignment.from_affine(AffineMap.identity())

@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from strategies import PERMUTATIONS, rotation, stored
 
 from lesionlocator.case import Case, Lesion, Status, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Geometry
 from lesionlocator.measure import Row, measure_case, measure_changes, measure_diameters, measure_lesion
 from lesionlocator.volume import Mask, Volume
+from strategies import PERMUTATIONS, rotation, stored
 
 AXIAL = Geometry((20, 70, 70), np.array([[0, 0, 0.7, 0], [0, 0.7, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]]))
 

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from strategies import PERMUTATIONS, SHAPE, oblique_affines, ranges, stored
 
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
 from lesionlocator.prompt import PROMPTS, Box, Click, Line, Shape
 from lesionlocator.volume import Mask
+from strategies import PERMUTATIONS, SHAPE, oblique_affines, ranges, stored
 
 IDENTITY = Alignment.from_affine(AffineMap.identity())
 

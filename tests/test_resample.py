@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from numpy.testing import assert_allclose
-from strategies import PERMUTATIONS, oblique_affines, stored
 
 from lesionlocator.geometry import AffineMap, Geometry
 from lesionlocator.resample import resample, sample, warp
 from lesionlocator.volume import Volume
+from strategies import PERMUTATIONS, oblique_affines, stored
 
 
 def ramp(geometry: Geometry, slope=(1.0, -2.0, 0.5)) -> Volume:

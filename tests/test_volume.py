@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
-from strategies import PERMUTATIONS, SHAPE, oblique_affines, ranges, stored
 
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
 from lesionlocator.volume import Mask, Volume, bounds
+from strategies import PERMUTATIONS, SHAPE, oblique_affines, ranges, stored
 
 
 def block(part, shape=SHAPE):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import lesionlocator
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNREACHABLE = ("NewConnectionError", "Temporary failure in name resolution", "Network is unreachable", "ConnectTimeout")
 HEAVY = ("SimpleITK", "matplotlib", "nibabel", "pydicom", "scipy", "skimage")
@@ -54,7 +56,10 @@ def test_the_wheel_holds_the_package_and_its_licence_and_no_tests(wheel):
     sources = {path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src").rglob("*.py")}
     assert sources <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {name.split("/")[0] for name in names} == {"lesionlocator", "lesionlocator-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "lesionlocator",
+        f"lesionlocator-{lesionlocator.__version__}.dist-info",
+    }
 
 
 def test_the_base_install_stays_under_850_mb(clean):
@@ -102,9 +107,12 @@ def test_nothing_heavy_is_imported_before_it_is_needed(script):
     assert not set(HEAVY) & set(loaded)
 
 
-def test_the_public_names_are_at_most_fifteen_and_all_resolve():
-    import lesionlocator
+def test_the_citation_and_the_changelog_know_the_version():
+    assert f"\nversion: {lesionlocator.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    assert f"\n## {lesionlocator.__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
 
+
+def test_the_public_names_are_at_most_fifteen_and_all_resolve():
     assert len(lesionlocator.__all__) <= 15
     assert set(lesionlocator.__all__) == set(lesionlocator._HOMES)
     for name in lesionlocator.__all__:

@@ -60,9 +60,15 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         answer = Answer({"error": "interrupted"}, "", INTERRUPTED)
         say("interrupted; what was finished is kept")
+    except OSError as error:
+        answer = _refusal(
+            Refused(found=str(error), needed="files that can be read and a folder that can be written", do="check both")
+        )
     except MemoryError:
         answer = _refusal(
-            Refused(found="too little memory for this scan", needed="more free memory", do="close programs or crop the scan")
+            Refused(
+                found="too little memory for this scan", needed="more free memory", do="close programs or crop the scan"
+            )
         )
     if not isinstance(answer, Answer):
         return DONE
@@ -126,9 +132,9 @@ def measure(scan: Path, masks: list[Path], /, *, out: Path | None = None, modali
     """
     from dataclasses import fields
 
+    from lesionlocator.formats import open_masks
     from lesionlocator.measure import Row, measure_timepoint
     from lesionlocator.report import table, write_text
-    from lesionlocator.formats import open_masks
 
     timepoint = open_masks(scan, masks, modality)
     rows = [asdict(row) for row in measure_timepoint(timepoint)]
@@ -142,7 +148,9 @@ def measure(scan: Path, masks: list[Path], /, *, out: Path | None = None, modali
 
 
 @prompts_app.command
-def convert(file: Path, out: Path, /, *, scan: Path | None = None, as_: Kind | None = None, split: bool = False) -> Answer:
+def convert(
+    file: Path, out: Path, /, *, scan: Path | None = None, as_: Kind | None = None, split: bool = False
+) -> Answer:
     """Convert a prompt file of any kind that can be read into version 1 JSON, or into a label map.
 
     Parameters
@@ -171,7 +179,9 @@ def list_models() -> Answer:
     from lesionlocator.weights import list_models as known
 
     cards = [{**card.to_json(), "default": name == DEFAULT_MODEL} for name, card in known().items()]
-    lines = [f"{'*' if card['default'] else ' '} {card['id']:14} {card['licence']:12} {card['title']}" for card in cards]
+    lines = [
+        f"{'*' if card['default'] else ' '} {card['id']:14} {card['licence']:12} {card['title']}" for card in cards
+    ]
     return Answer(cards, "\n".join([*lines, "", "* is used when no --model is given"]))
 
 
@@ -280,10 +290,11 @@ def _table_text(finished: Finished) -> str:
     lines = [f"{'scan':24} {'lesion':>8} {'status':10} {'ml':>9} {'long mm':>8} {'short mm':>8}"]
     for row in finished.rows:
         numbers = (row.volume_ml, row.long_axis_mm, row.short_axis_mm)
-        cells = ["" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (2, 1, 1), strict=True)]
-        lines.append(
-            f"{row.scan:24} {row.lesion_id:>8} {row.status.value:10} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}  {row.reason}"
-        )
+        cells = [
+            "" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (2, 1, 1), strict=True)
+        ]
+        who = f"{row.scan:24} {row.lesion_id:>8} {row.status.value:10}"
+        lines.append(f"{who} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}  {row.reason}")
     return "\n".join([*(line.rstrip() for line in lines), "", f"written to {finished.folder}"])
 
 

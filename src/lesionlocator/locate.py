@@ -1,4 +1,4 @@
-"""Where a lesion of one scan is in the next: what at the carried-over place still looks like it, and in how many parts."""
+"""Where a lesion of one scan is in the next: what at its carried-over place still looks like it, in how many parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lesionlocator.resample import resample, warp
 from lesionlocator.volume import Mask, Volume
 
 _WORKING_SIDE = 96
-"""Most voxels along an axis of the region in which a lesion is looked for; larger regions are looked at more coarsely."""
+"""Most voxels along an axis of the region in which a lesion is looked for; larger ones are seen more coarsely."""
 _EVERYWHERE = np.ones((3, 3, 3), bool)
 
 
@@ -85,8 +85,8 @@ def locate(scene: Scene) -> list[Sighting]:
     """One sighting for every lesion of the baseline, in their order.
 
     Looks for voxels on the lesion's side of the half-way intensity between lesion and surroundings, near the carried-over
-    mask, that were not there already (in the aligned baseline) as something else. Parts are shared out: one that lies
-    more on another lesion's place is left to that one.
+    mask, that were not there already (in the aligned baseline) as something else. Parts are shared out: one that
+    lies more on another lesion's place is left to that one.
     """
     carried = [carry(mask, scene) for mask in scene.lesions]
     return [_look_again(index, carried, scene) for index in range(len(scene.lesions))]
@@ -142,7 +142,7 @@ def _look_again(index: int, carried: list[Mask], scene: Scene) -> Sighting:
 
 
 class _Region:
-    """The follow-up around one carried-over lesion, with the aligned baseline and the other lesions on the same grid."""
+    """The follow-up around one carried-over lesion, with the aligned baseline and the other lesions on its grid."""
 
     def __init__(self, index: int, carried: list[Mask], scene: Scene) -> None:
         self.rules, self.scene = scene.rules, scene

@@ -39,8 +39,8 @@ class Row:
 class Change:
     """How one lesion of one scan compares with its first scan and with its smallest so far, in percent of those.
 
-    None where it cannot be said: no earlier scan with an outline, or an outline missing for another reason than that the
-    lesion is gone. A lesion that is gone has changed by -100 %.
+    None where it cannot be said: no earlier scan with an outline, or an outline missing for another reason than that
+    the lesion is gone. A lesion that is gone has changed by -100 %.
     """
 
     scan: str
@@ -81,20 +81,22 @@ def measure_lesion(lesion: Lesion, scan: str, volume: Volume | None) -> Row:
     if mask is None or mask.is_empty or volume is None:
         return Row(scan, lesion.id, lesion.status, lesion.reason, lesion.confidence)
     values = voxel_values(volume, mask)
+    numbers = values[np.isfinite(values)]
+    unknown = len(values) - len(numbers)
     diameters = measure_diameters(mask)
     x, y, z = (float(v) for v in mask.centroid_mm)
     return Row(
         scan=scan,
         lesion_id=lesion.id,
         status=Status.OUTLINED if lesion.status is Status.ASKED else lesion.status,
-        reason=lesion.reason,
+        reason=lesion.reason or (f"{unknown} of its voxels are not numbers in the scan" if unknown else ""),
         confidence=lesion.confidence,
         volume_ml=mask.volume_ml,
         long_axis_mm=diameters.long_mm,
         short_axis_mm=diameters.short_mm,
-        mean=float(values.mean(dtype=np.float64)),
-        min=float(values.min()),
-        max=float(values.max()),
+        mean=float(numbers.mean(dtype=np.float64)) if len(numbers) else None,
+        min=float(numbers.min()) if len(numbers) else None,
+        max=float(numbers.max()) if len(numbers) else None,
         unit=volume.unit,
         centre_x_mm=x,
         centre_y_mm=y,
@@ -232,7 +234,9 @@ def _axes_of(hull: _Hull) -> _Axes:
     )
 
 
-def _widest(along: Float[np.ndarray, " n"], across: Float[np.ndarray, " n"]) -> tuple[float, float, tuple[float, float]]:
+def _widest(
+    along: Float[np.ndarray, " n"], across: Float[np.ndarray, " n"]
+) -> tuple[float, float, tuple[float, float]]:
     """The longest chord perpendicular to `along`: on a convex polygon it runs through a corner."""
     ends = np.c_[along, across], np.roll(np.c_[along, across], -1, axis=0)
     start, stop = ends

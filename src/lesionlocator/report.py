@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -36,7 +36,7 @@ class Record:
     warnings: list[str] = field(default_factory=list[str])
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Adds the seconds spent inside to the stage of this name."""
         start = time.perf_counter()
         try:
@@ -48,8 +48,8 @@ class Record:
 def write_report(case: Case, rows: Sequence[Row], folder: Path | str, record: Record | None = None) -> Path:
     """The output folder of a case; gives the folder back.
 
-    Every file is written under another name first and then renamed, `run.json` last: a case is done when it exists. Files
-    of an earlier run in the same folder that this one does not write again are removed, if that run listed them.
+    Every file is written under another name first and then renamed, `run.json` last: a case is done when it exists.
+    Files of an earlier run in the same folder that this one does not write again are removed, if that run listed them.
 
     Args:
         case: With its outlines and links.
@@ -120,14 +120,11 @@ def _write_masks(timepoint: Timepoint, labels: Mapping[str, int], folder: Path, 
         written.append(name)
     ids = list(found)
     overlapping = [
-        f"{one} and {other}"
-        for n, one in enumerate(ids)
-        for other in ids[n + 1 :]
-        if found[one].overlap(found[other])
+        f"{one} and {other}" for n, one in enumerate(ids) for other in ids[n + 1 :] if found[one].overlap(found[other])
     ]
     if overlapping:
         record.warnings.append(
-            f"{timepoint.name}: lesions {', '.join(overlapping)} overlap; those voxels are 0 in {timepoint.name}_lesions"
+            f"{timepoint.name}: lesions {', '.join(overlapping)} overlap; shared voxels are 0 in the joint label map"
         )
     return written
 

@@ -1,4 +1,4 @@
-"""The straight line from files to files: what `segment` and `track` do, for the command line, for batches, for servers."""
+"""The straight line from files to files: what `segment` and `track` do, for a shell, a batch or a server."""
 
 from __future__ import annotations
 
@@ -104,9 +104,7 @@ def run_segment(scan: Path, settings: SegmentSettings, say: Say = lambda _: None
     record = _record("segment", settings, scan=str(scan))
     segmenter = load_segmenter(settings.model, device=settings.device, quality=settings.quality)
     with record.stage("read"):
-        case = open_case(
-            [scan], settings.prompts, kind=settings.as_, split=settings.split, modality=settings.modality
-        )
+        case = open_case([scan], settings.prompts, kind=settings.as_, split=settings.split, modality=settings.modality)
         case = _on_shelf(case)
         case.timepoints[0].load()
     say(f"{case.timepoints[0].name}: outlining {len(case.timepoints[0].lesions)} lesions with {segmenter.name}")
@@ -252,19 +250,27 @@ def _take(shelf: OrderedDict[int, Volume], index: int, load: Callable[[], Volume
 
 
 def convert_prompts(
-    file: Path, out: Path, scan: Path | None, *, kind: Literal["box", "click", "mask"] | None = None, split: bool = False
+    file: Path,
+    out: Path,
+    scan: Path | None,
+    *,
+    kind: Literal["box", "click", "mask"] | None = None,
+    split: bool = False,
 ) -> tuple[Lesion, ...]:
     """Read a prompt file of any kind and write it as version 1 JSON, or painted as a label map if `out` is an image.
 
     Raises:
         Refused: The file needs a scan (prompts in voxels, a label map out) and none was given, or it cannot be read.
     """
-    from lesionlocator.formats import open_timepoint, read_prompts, write_labels, write_prompts
+    from lesionlocator.formats import open_timepoint, read_geometry, read_prompts, write_labels, write_prompts
 
     timepoint = open_timepoint(scan) if scan is not None else None
-    lesions = read_prompts(file, timepoint, kind=kind, split=split)
+    geometry = timepoint.geometry if timepoint else None
+    if geometry is None and file.suffix != ".json":
+        geometry = read_geometry(file)
+    lesions = read_prompts(file, geometry, kind=kind, split=split)
     if out.suffix == ".json":
-        write_prompts(out, lesions, timepoint.geometry if timepoint else None, scan=timepoint.name if timepoint else None)
+        write_prompts(out, lesions, geometry, scan=timepoint.name if timepoint else None)
         return lesions
     if timepoint is None:
         raise Refused(found=f"{out.name} to be painted", needed="the scan whose grid it gets", do="add --scan SCAN")

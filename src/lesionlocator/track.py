@@ -12,6 +12,7 @@ from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepo
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Rules, Scene, Sighting, locate
+from lesionlocator.parts import count_parts, distinct, join, join_overlapping, shared_share, touch
 from lesionlocator.prompt import Box, Click, Prompt
 from lesionlocator.segment import Segmenter
 from lesionlocator.segment.visit import outlined, segment_timepoint
@@ -19,6 +20,9 @@ from lesionlocator.volume import Mask, Volume
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
+
+_MERGED_SHARE = 0.1
+"""Lesions of which more than this share of what is seen of the smaller one is seen of both have merged."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ def track_case(
     """Every lesion of the first scan followed through all later ones.
 
     Lesions of the first scan that have no outline yet are outlined from their prompts. At each later scan every lesion
-    ends as an outline with a link, or as an ending with its reason; ids stay what they were. A lesion is carried from the
-    last scan in which it was outlined, so one that left the scan or seemed gone is looked for again later.
+    ends as an outline with a link, or as an ending with its reason; ids stay what they were. A lesion is carried from
+    the last scan in which it was outlined, so one that left the scan or seemed gone is looked for again later.
 
     Args:
         case: Scans oldest first, with the prompts or outlines of the first.
@@ -97,9 +101,8 @@ def find_aligner(align: str | Aligner) -> Aligner:
     if callable(align):
         return align
     if align not in ALIGNERS:
-        raise Refused(
-            found=f"the aligner {align!r}", needed=f"one of {', '.join(ALIGNERS)}", do="choose one of these with --align"
-        )
+        names = ", ".join(ALIGNERS)
+        raise Refused(found=f"the aligner {align!r}", needed=f"one of {names}", do="choose one of these with --align")
     return ALIGNERS[align]
 
 
@@ -129,7 +132,7 @@ class _Chain:
         }
         self.ended: dict[str, Lesion] = {}
         self._volumes: dict[int, Volume] = {}
-        self._alignments: dict[tuple[int, int], Alignment] = {}
+        self._alignments: dict[int, Alignment] = {}
         for lesion in timepoints[0].lesions:
             if lesion.mask is None and len(timepoints) > 1:
                 reason = f"not outlined in {timepoints[0].name}: {lesion.reason}"
@@ -143,7 +146,9 @@ class _Chain:
             lesions, links = self._by_reader(index)
         else:
             lesions, links = self._by_model(index, self._carry(index))
-        self.links.extend(links)
+        lesions = self._in_order(lesions)
+        order = {lesion.id: n for n, lesion in enumerate(lesions)}
+        self.links.extend(sorted(links, key=lambda link: order.get(_name_of(link), -1)))
         self.timepoints[index] = timepoint.with_lesions(tuple(lesions))
         self._forget(index)
 
@@ -176,7 +181,7 @@ class _Chain:
                 self._end(index, item, *ending, lesions=lesions, links=links)
         for group in _merged_groups(present):
             self._outline_group(index, group, lesions, links)
-        return self._in_order(lesions), links
+        return lesions, links
 
     def _ending(self, sighting: Sighting) -> tuple[Ending, str] | None:
         if sighting.inside < self.settings.rules.inside_share:
@@ -202,11 +207,11 @@ class _Chain:
         prepared = self.segmenter.prepare(self._volume(index))
         geometry = self.timepoints[index].geometry
         asked = [Lesion(keeper.lesion.id, ask) for ask in asks]
-        answers = [
-            outlined(lesion, outline, geometry)
-            for lesion, outline in zip(asked, self.segmenter.outline(prepared, asks), strict=True)
-        ]
-        found = _distinct([answer for answer in answers if answer.mask is not None])
+        found_outlines = zip(asked, self.segmenter.outline(prepared, asks), strict=True)
+        answers = [outlined(lesion, outline, geometry) for lesion, outline in found_outlines]
+        outlines = [(answer, answer.mask) for answer in answers if answer.mask is not None]
+        # Two parts may turn out to be one outline.
+        found = [outlines[i][0] for i in distinct([mask for _, mask in outlines])]
         if not found:
             for item in group:
                 self._end(index, item, Ending.UNSURE, answers[0].reason, lesions=lesions, links=links)
@@ -225,12 +230,12 @@ class _Chain:
         self.last_seen.update({part.id: (index, part.id) for part in parts})
 
     def _asks(self, index: int, group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
-        parts = _union([part for item in group for part in item.sighting.parts])
+        parts = join_overlapping([part for item in group for part in item.sighting.parts])
         geometry = self.timepoints[index].geometry
         if not parts:
             return [tuple(prompt.moved(keeper.alignment, geometry) for prompt in _own_prompts(keeper.mask))]
-        if len(group) == 1 and len(parts) > 1 and _count_parts(keeper.mask) > 1:
-            parts = [_joined(parts)]
+        if len(group) == 1 and len(parts) > 1 and count_parts(keeper.mask) > 1:
+            parts = [join(parts)]
         margin_mm = float(np.max(geometry.spacing_mm))
         return [(Box.around(part).grown(margin_mm / 2), Click.inside(part)) for part in parts]
 
@@ -271,13 +276,20 @@ class _Chain:
         return self._volumes[index]
 
     def _alignment(self, source: int, index: int) -> Alignment:
-        if (source, index) not in self._alignments:
-            self.say(f"{self.timepoints[source].name} -> {self.timepoints[index].name}: aligning")
-            found = find_aligner(self.settings.align)(self._volume(source), self._volume(index))
-            self._alignments[source, index] = found
-            names = f"{self.timepoints[source].name} -> {self.timepoints[index].name}"
+        """Neighbouring scans are aligned, each pair once; between others the way leads over those in between."""
+        found = self._between_neighbours(source)
+        for step in range(source + 1, index):
+            found = found.then(self._between_neighbours(step))
+        return found
+
+    def _between_neighbours(self, source: int) -> Alignment:
+        if source not in self._alignments:
+            names = f"{self.timepoints[source].name} -> {self.timepoints[source + 1].name}"
+            self.say(f"{names}: aligning")
+            found = find_aligner(self.settings.align)(self._volume(source), self._volume(source + 1))
+            self._alignments[source] = found
             self.warnings.extend(f"{names}: {warning}" for warning in found.warnings)
-        return self._alignments[source, index]
+        return self._alignments[source]
 
     def _forget(self, index: int) -> None:
         """Keep only the scans that lesions will be carried from, so that long chains fit in memory."""
@@ -285,14 +297,8 @@ class _Chain:
         self._volumes = {i: volume for i, volume in self._volumes.items() if i in needed}
 
 
-def _distinct(lesions: list[Lesion]) -> list[Lesion]:
-    """Largest first, without those that lie mostly in a larger one: two parts may turn out to be one outline."""
-    kept: list[tuple[Lesion, Mask]] = []
-    masks = [(lesion, lesion.mask) for lesion in lesions if lesion.mask is not None]
-    for lesion, mask in sorted(masks, key=lambda item: -item[1].voxels):
-        if all(mask.overlap(larger) <= 0.5 * mask.voxels for _, larger in kept):
-            kept.append((lesion, mask))
-    return [lesion for lesion, _ in kept]
+def _name_of(link: Link) -> str:
+    return link.before[1] if link.before is not None else link.after[1] if isinstance(link.after, tuple) else ""
 
 
 def _own_prompts(mask: Mask) -> tuple[Prompt, ...]:
@@ -310,7 +316,7 @@ def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
 
     for i, one in enumerate(carried):
         for j in range(i + 1, len(carried)):
-            if _share_a_part(one, carried[j]) and not _touch(one.mask, carried[j].mask):
+            if _share_a_part(one, carried[j]) and not touch(one.mask, carried[j].mask):
                 leader[find(j)] = find(i)
     groups: dict[int, list[_Carried]] = {}
     for i, item in enumerate(carried):
@@ -319,51 +325,12 @@ def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
 
 
 def _share_a_part(one: _Carried, other: _Carried) -> bool:
-    for part in one.sighting.parts:
-        for twin in other.sighting.parts:
-            smaller = min(part.volume_ml, twin.volume_ml)
-            # Each part ends where its lesion could have grown to, so even merged ones share only their middle.
-            if smaller > 0 and part.placed(twin.geometry).overlap(twin) * twin.geometry.voxel_ml > 0.1 * smaller:
-                return True
-    return False
-
-
-def _touch(one: Mask, other: Mask) -> bool:
-    from scipy.ndimage import binary_dilation
-
-    grown = Mask(np.asarray(binary_dilation(np.pad(one.array, 1), np.ones((3, 3, 3)))), one.geometry.crop((-1, -1, -1), (
-        one.array.shape[0] + 1, one.array.shape[1] + 1, one.array.shape[2] + 1)))
-    return grown.overlap(other) > 0
-
-
-def _union(parts: list[Mask]) -> list[Mask]:
-    """Parts that overlap joined, on the grid of the first of them."""
-    joined: list[Mask] = []
-    for part in parts:
-        overlapping = [known for known in joined if part.placed(known.geometry).overlap(known) > 0]
-        joined = [known for known in joined if known not in overlapping]
-        joined.append(_joined([*overlapping, part]))
-    return joined
-
-
-def _joined(parts: list[Mask]) -> Mask:
-    if len(parts) == 1:
-        return parts[0]
-    grid = parts[0].geometry
-    region = grid.crop(*grid.around(np.concatenate([part.geometry.corners_mm for part in parts])))
-    return Mask.from_array(np.logical_or.reduce([part.placed(region).on(region) for part in parts]), region)
-
-
-def _count_parts(mask: Mask) -> int:
-    from scipy.ndimage import label
-
-    labels, count = label(mask.array, np.ones((3, 3, 3)))
-    sizes = np.bincount(np.asarray(labels).ravel())[1:] if count else np.zeros(0)
-    return int(np.count_nonzero(sizes >= 0.1 * mask.voxels))
+    # Each part ends where its lesion could have grown to, so even merged ones share only their middle.
+    return any(shared_share(part, twin) > _MERGED_SHARE for part in one.sighting.parts for twin in other.sighting.parts)
 
 
 def _link_confidence(item: _Carried, found: Lesion) -> float | None:
-    """A rule, not a calibrated probability: contrast that is left, times how near the outline is to the carried place."""
+    """A rule, not a calibrated probability: contrast that is left, times nearness to the carried-over place."""
     if found.mask is None or not item.sighting.decisive or item.sighting.carried.is_empty:
         return None
     diameter_mm = 2 * (3 * item.mask.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from visits import Ball, ball_mask, grid, scan, story, visit
 
 from lesionlocator.case import Case, Event, Lesion, Status, Timepoint
 from lesionlocator.prompt import Box
 from lesionlocator.segment import load_segmenter
 from lesionlocator.track import Following, track_case
+from visits import Ball, ball_mask, grid, scan, story, visit
 
 LEFT, RIGHT, LOW, HIGH = Ball(-30, 0, 10, 9), Ball(28, -5, 0, 8), Ball(0, -20, -40, 8), Ball(5, -15, 45, 8)
 

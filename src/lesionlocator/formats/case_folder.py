@@ -27,9 +27,7 @@ def scan_names(paths: Sequence[Path]) -> tuple[str, ...]:
     resolved = [path.resolve() for path in paths]
     stems = [scan_stem(path) for path in resolved]
     with_parent = [f"{path.parent.name}_{stem}" for path, stem in zip(resolved, stems, strict=True)]
-    unique = tuple(
-        stem if stems.count(stem) == 1 else longer for stem, longer in zip(stems, with_parent, strict=True)
-    )
+    unique = tuple(stem if stems.count(stem) == 1 else longer for stem, longer in zip(stems, with_parent, strict=True))
     if len(set(unique)) == len(unique):
         return unique
     return tuple(f"t{index}_{stem}" for index, stem in enumerate(stems))
@@ -43,7 +41,7 @@ def open_case(
     split: bool = False,
     modality: Modality | None = None,
 ) -> Case:
-    """A case from scan files, oldest first, and the prompts for the first. Headers are read now, voxels on first need."""
+    """A case from scan files, oldest first, and the prompts for the first. Headers are read now, voxels on need."""
     from lesionlocator.formats import open_timepoint, read_prompts
 
     if not scans:
@@ -57,7 +55,7 @@ def open_case(
 
 
 def read_case(folder: Path | str) -> Case:
-    """A case from a folder that holds its scans (oldest first by name) and one prompt file for the first of them.
+    """A case from a folder: its scans (oldest first by name) and one prompt file for the first of them.
 
     The prompt file is `prompts.json`, another `.json`, or a label map whose name starts with `prompts` or `labels`, or ends
     with `_prompts` or `_labels`.
@@ -115,7 +113,7 @@ def _is_scan(path: Path) -> bool:
 
 
 def open_masks(scan: Path, masks: Sequence[Path], modality: Modality | None = None) -> Timepoint:
-    """A scan with outlines that already exist: mask files, folders of them, or label maps, all on the scan's grid.
+    """A scan with outlines that exist already: mask files, folders of them, or label maps, all on its grid.
 
     A file named `..._lesion_ID` is the lesion ID. Another file with one label is named after the file if there are several
     files, else after the label; a file with several labels is one lesion for each. In a folder, files of other scans

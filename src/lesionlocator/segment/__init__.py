@@ -7,9 +7,10 @@ from typing import Literal
 
 from lesionlocator.errors import Refused
 from lesionlocator.segment.ask import Ask, Outline, Prepared, Segmenter
+from lesionlocator.segment.visit import keep_masks, segment_case, segment_timepoint
 from lesionlocator.weights import DEFAULT_MODEL, MODELS, ModelCard, find_model, refuse_if_damaged
 
-__all__ = ["DEFAULT_MODEL", "KINDS", "MODELS", "Ask", "Outline", "Prepared", "Quality", "Segmenter", "load_segmenter"]
+__all__ = ["DEFAULT_MODEL", "KINDS", "MODELS", "Ask", "Outline", "Prepared", "Quality", "Segmenter", "keep_masks", "load_segmenter", "segment_case", "segment_timepoint"]
 
 Quality = Literal["fast", "balanced", "max"]
 

@@ -39,7 +39,9 @@ def keep_masks(timepoint: Timepoint) -> Timepoint:
 def outlined(lesion: Lesion, outline: Outline, geometry: Geometry) -> Lesion:
     """The lesion with a segmenter's answer in it."""
     if outline.mask is not None:
-        return replace(lesion, mask=outline.mask, status=Status.OUTLINED, reason=outline.reason, confidence=outline.confidence)
+        return replace(
+            lesion, mask=outline.mask, status=Status.OUTLINED, reason=outline.reason, confidence=outline.confidence
+        )
     places = [prompt for prompt in lesion.prompts if is_positive(prompt)]
     outside = bool(places) and all(touched(prompt, geometry) is None for prompt in places)
     return replace(lesion, mask=None, status=Status.OUTSIDE if outside else Status.FAILED, reason=outline.reason)

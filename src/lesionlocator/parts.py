@@ -1,0 +1,63 @@
+"""Masks in several parts: counted, joined, and told whether they touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from lesionlocator.volume import Mask
+
+_EVERYWHERE = np.ones((3, 3, 3), bool)
+
+
+def count_parts(mask: Mask, smallest_share: float = 0.1) -> int:
+    """How many 26-connected parts have at least this share of the mask's voxels."""
+    labels, _ = ndimage.label(mask.array, _EVERYWHERE)
+    sizes = np.bincount(np.asarray(labels).ravel())[1:]
+    return int(np.count_nonzero(sizes >= max(1.0, smallest_share * mask.voxels)))
+
+
+def touch(one: Mask, other: Mask) -> bool:
+    """Whether two masks of one grid share a voxel or have neighbouring ones."""
+    d, h, w = one.array.shape
+    around = one.geometry.crop((-1, -1, -1), (d + 1, h + 1, w + 1))
+    grown = np.asarray(ndimage.binary_dilation(np.pad(one.array, 1), _EVERYWHERE))
+    return Mask(grown, around).overlap(other) > 0
+
+
+def shared_share(one: Mask, other: Mask) -> float:
+    """The shared volume as a share of the smaller mask's; 0 when one is empty. Grids may differ."""
+    smaller_ml = min(one.volume_ml, other.volume_ml)
+    if smaller_ml <= 0:
+        return 0.0
+    return one.placed(other.geometry).overlap(other) * other.geometry.voxel_ml / smaller_ml
+
+
+def join(parts: Sequence[Mask]) -> Mask:
+    """All of them as one mask, on the lattice of the first. At least one is needed."""
+    if len(parts) == 1:
+        return parts[0]
+    lattice = parts[0].geometry
+    region = lattice.crop(*lattice.around(np.concatenate([part.geometry.corners_mm for part in parts])))
+    return Mask.from_array(np.logical_or.reduce([part.placed(region).on(region) for part in parts]), region)
+
+
+def join_overlapping(parts: Sequence[Mask]) -> list[Mask]:
+    """Those that share voxels joined; the others as they are."""
+    joined: list[Mask] = []
+    for part in parts:
+        overlapping = [known for known in joined if shared_share(part, known) > 0]
+        joined = [known for known in joined if known not in overlapping]
+        joined.append(join([*overlapping, part]))
+    return joined
+
+
+def distinct(masks: Sequence[Mask]) -> list[int]:
+    """Which masks are left, largest first, without those that lie mostly in a larger one."""
+    kept: list[int] = []
+    for index in sorted(range(len(masks)), key=lambda i: -masks[i].voxels):
+        if all(shared_share(masks[index], masks[larger]) <= 0.5 for larger in kept):
+            kept.append(index)
+    return kept
