@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 import batch_work
 from batch_work import cases, count_threads, forget_the_end, noted, outline
-from lesionlocator.batch import SameProcess, Standing, find_cases, process_pool, ray_pool, run_batch
+from lesionlocator.batch import SameProcess, Standing, find_cases, open_executor, process_pool, ray_pool, run_batch
 from lesionlocator.batch.executors import thread_limits
 from lesionlocator.errors import Refused
 
@@ -178,7 +179,7 @@ def start(kind, out, log, count=12):
     )
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=60.0):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
@@ -262,6 +263,42 @@ def test_a_batch_interrupted_is_finished_by_the_next(tmp_path, pools, kind):
     assert result.done_before >= 3
     run(tmp_path, SameProcess(), name="undisturbed")
     assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+# the executors
+
+
+def test_an_executor_is_opened_by_its_name():
+    with open_executor("same") as executor:
+        assert isinstance(executor, SameProcess)
+    with open_executor("process", workers=1) as executor:
+        assert executor.submit(sum, (1, 2)).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "said"), [("slurm", None, "one of same, process, ray"), ("process", "a:1", "--executor ray")]
+)
+def test_an_executor_that_is_not_there_is_refused(name, address, said):
+    with pytest.raises(Refused, match=said):
+        open_executor(name, address=address)
+
+
+def test_an_error_comes_back_from_a_worker_as_it_was_raised(tmp_path):
+    with process_pool(1) as executor:
+        with pytest.raises(FileNotFoundError):
+            executor.submit(Path.stat, tmp_path / "nothing").result()
+        with pytest.raises(RuntimeError, match="Unpicklable: no way"):
+            executor.submit(raise_unpicklable).result()
+        with pytest.raises((pickle.PicklingError, AttributeError)):
+            executor.submit(lambda: None).result()
+        assert executor.submit(abs, -1).result() == 1
+
+
+def raise_unpicklable():
+    class Unpicklable(Exception):
+        pass
+
+    raise Unpicklable("no way")
 
 
 # the output folder
