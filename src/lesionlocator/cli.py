@@ -30,6 +30,7 @@ app = App(
     "With --json anywhere, standard output is one JSON value and nothing else. Exit codes: 0 done, 2 nothing could be "
     "done, 3 some lesions or cases failed, 130 interrupted. Research software, not a medical device.",
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 models_app = App(name="models", help="The models that can be used: list them, add one, check one.")
 prompts_app = App(name="prompts", help="Prompt files of all kinds.")
