@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format evidence docs benchmarks clean
+.PHONY: help demo test lowest lint format evidence docs benchmarks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,13 +18,19 @@ help:
 	@echo "make test      set up, check style, types and layers, run the tests"
 	@echo "make lint      the checks alone          make format    apply the style"
 	@echo "make evidence  measure every claim anew  make docs      build the site into site/"
-	@echo "make clean     remove all that these commands made"
+	@echo "make lowest    the tests with the oldest packages allowed    make clean  remove all that these made"
 
 demo: $(VENV)/.base
 	@$(BIN)/lesionlocator demo
 
 test: lint
 	@$(BIN)/python -m pytest -q -n 2 --dist=loadgroup
+
+# The tests again with the oldest packages that pyproject.toml allows, in an environment of its own. The wheel has been
+# tried already.
+lowest:
+	@$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest
+	@.venv-lowest/bin/python -m pytest -q -n 2 --ignore tests/test_wheel.py
 
 lint: $(VENV)/.dev
 	@echo "style, types, layers"
@@ -47,7 +53,7 @@ docs: $(VENV)/.docs
 	@$(BIN)/zensical build --strict
 
 clean:
-	rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lowest site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, in layers: what the demo needs comes first and alone, so that it is there soon.
@@ -67,6 +73,11 @@ $(VENV)/.base: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.base
 	@echo "adding what the tests need (once, about a minute)"
 	@$(call INSTALL,".[dev]")
+	@touch $@
+
+$(VENV)/.lowest: constraints-lowest.txt $(VENV)/.base
+	@echo "putting the oldest packages in their place"
+	@$(PIP) -c constraints-lowest.txt -e ".[test]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base

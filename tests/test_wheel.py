@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -105,6 +107,17 @@ def test_nothing_heavy_is_imported_before_it_is_needed(script):
     loaded = said.stdout.splitlines()[-1].split()
     assert loaded[0] == "loaded"
     assert not set(HEAVY) & set(loaded)
+
+
+def test_the_oldest_packages_that_are_tested_are_the_oldest_that_are_allowed():
+    asked = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    lowest = dict(
+        re.findall(r"^([\w-]+)==([\d.]+)$", (REPOSITORY / "constraints-lowest.txt").read_text(), re.MULTILINE)
+    )
+    allowed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups() for requirement in asked)
+    assert allowed.keys() == lowest.keys()
+    for name, version in allowed.items():
+        assert f"{lowest[name]}.".startswith(f"{version}.")
 
 
 def test_the_citation_and_the_changelog_know_the_version():
