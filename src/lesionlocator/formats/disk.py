@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lesionlocator.errors import Refused
@@ -59,12 +59,17 @@ def whole(path: Path, ending: str = ".partial") -> Generator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise Refused(
             found=f"{path} cannot be written ({problem.strerror or problem})",
             needed="a folder with room that may be written to",
             do="choose another output folder",
         ) from problem
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

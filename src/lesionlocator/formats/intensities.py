@@ -20,7 +20,7 @@ def as_intensities(stored: Shaped[np.ndarray, "d h w"], slope: float = 1.0, inte
     if stored.dtype.kind in "biu" and float(slope).is_integer() and float(intercept).is_integer():
         ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
         if min(ends) >= _INT16.min and max(ends) <= _INT16.max:
-            return _scaled(stored, np.dtype(np.int16), np.dtype(np.int64), int(slope), int(intercept))
+            return _scaled(stored, np.dtype(np.int16), np.dtype(np.int64), float(slope), float(intercept))
     return _scaled(stored, np.dtype(np.float32), np.dtype(np.float32), float(slope), float(intercept))
 
 

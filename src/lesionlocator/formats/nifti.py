@@ -147,7 +147,7 @@ def _refuse_bad_numbers(header: Any, path: Path) -> None:
 
     try:
         dtype = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         dtype = None
     kind = "an unknown kind" if dtype is None else {"V": "colours", "c": "complex numbers"}.get(dtype.kind)
     if dtype is not None and dtype.itemsize > 8 and kind is None:
