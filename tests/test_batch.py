@@ -492,6 +492,7 @@ def test_all_files_that_a_table_names_and_are_not_there_are_named_at_once(tmp_pa
         ("case,scan,prompts,followup1\na,1.nii,p.json,1.nii\n", "followup1"),
         ("case,scan,prompts,followups,followup_1\na,1.nii,p.json,1.nii,1.nii\n", "in one way"),
         ("case,scan,prompts,as\na,1.nii,p.json,circle\n", "line 2: as is circle, not one of box, click, mask"),
+        ("case,scan,prompts,as\na,1.nii,p.json,mask\n", "line 2: as is mask, .* and no follow-up"),
         ("case,scan,prompts,modality\na,1.nii,p.json,US\n", "modality is US, not one of CT, MR, PT"),
         ("case,scan,prompts\na,1.nii,p.json,4\n", "4 cells in line 2"),
         ('case,scan,prompts\na,1.nii,"p.json\n', "is no table"),

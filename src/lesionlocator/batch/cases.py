@@ -177,6 +177,8 @@ def _case_of_row(folder: Path, row: tuple[int, dict[str, str]]) -> CaseJob:
     for name, allowed in _OPTIONS.items():
         if cells.get(name) and cells[name] not in allowed:
             complaints.append(f"line {number}: {name} is {cells[name]}, not one of {', '.join(allowed)}")
+    if cells.get("as") == "mask" and len(written) == 2:
+        complaints.append(f"line {number}: as is mask, an outline that stays as it is, and no follow-up to carry it to")
     if cells["case"] and (unsafe := _unsafe(cells["case"])):
         complaints.append(f"line {number}: case {cells['case']}: {unsafe}")
     if complaints:
