@@ -262,12 +262,10 @@ def convert_prompts(
     Raises:
         Refused: The file needs a scan (prompts in voxels, a label map out) and none was given, or it cannot be read.
     """
-    from lesionlocator.formats import open_timepoint, read_geometry, read_prompts, write_labels, write_prompts
+    from lesionlocator.formats import open_timepoint, read_prompts, write_labels, write_prompts
 
     timepoint = open_timepoint(scan) if scan is not None else None
     geometry = timepoint.geometry if timepoint else None
-    if geometry is None and file.suffix != ".json":
-        geometry = read_geometry(file)
     lesions = read_prompts(file, geometry, kind=kind, split=split)
     if out.suffix == ".json":
         write_prompts(out, lesions, geometry, scan=timepoint.name if timepoint else None)

@@ -32,7 +32,7 @@ class Space:
     In voxel space, whole numbers are the centres of voxels for points, and their lower borders for boxes.
     """
 
-    geometry: Geometry
+    grid: Geometry | None
     kind: Literal["world", "voxel"] = "world"
     frame: Literal["LPS", "RAS"] = "LPS"
     axes: Literal["ijk", "zyx"] = "ijk"
@@ -50,11 +50,18 @@ class Space:
             return Box.from_bounds(ends.min(axis=0), ends.max(axis=0))
         return Box.from_index(self._dhw(low), self._dhw(high), self.geometry)
 
+    @property
+    def geometry(self) -> Geometry:
+        """The scan's grid, which only voxels need."""
+        if self.grid is None:
+            raise no_grid("prompts in voxels")
+        return self.grid
+
     def _dhw(self, numbers: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
         return numbers[::-1] if self.axes == "ijk" else numbers
 
 
-def parse_prompts(content: dict[str, Any], path: Path, geometry: Geometry) -> tuple[Lesion, ...]:
+def parse_prompts(content: dict[str, Any], path: Path, geometry: Geometry | None) -> tuple[Lesion, ...]:
     """The lesions of a version 1 file."""
     version = content.get("version")
     if type(version) is not int or version != 1:
@@ -98,7 +105,12 @@ def write_prompts(
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _space(content: dict[str, Any], path: Path, geometry: Geometry) -> Space:
+def no_grid(what: str) -> Refused:
+    """The refusal of a file that means nothing without its scan."""
+    return Refused(found=f"{what} and no scan", needed="the scan whose voxels they count", do="add --scan SCAN")
+
+
+def _space(content: dict[str, Any], path: Path, geometry: Geometry | None) -> Space:
     kind = _one_of(content, "space", ("world", "voxel"), path)
     if kind == "world":
         if "axes" in content:
@@ -136,7 +148,7 @@ def _lesion(item: dict[str, Any], number: int, path: Path, space: Space) -> Lesi
     if "line" in item:
         prompts.append(_line(as_object(item["line"], f"{where}, line"), where, space))
     if "mask" in item:
-        prompts.append(_mask(as_text(item["mask"], f"{where}, mask"), where, path, space.geometry))
+        prompts.append(_mask(as_text(item["mask"], f"{where}, mask"), where, path, space.grid))
     if not prompts:
         raise Refused(found=f"{where}, without any prompt", needed="a click, box, line or mask", do="add one")
     confidence = _confidence(item, where)
@@ -173,7 +185,7 @@ def _line(line: dict[str, Any], where: str, space: Space) -> Line:
     return Line(space.point(start), space.point(end))
 
 
-def _mask(name: str, where: str, path: Path, geometry: Geometry) -> Shape:
+def _mask(name: str, where: str, path: Path, geometry: Geometry | None) -> Shape:
     if not name or Path(name).is_absolute():
         raise Refused(
             found=f"{where}, the mask path {name!r}", needed="a path relative to the prompt file", do="correct it"
@@ -188,8 +200,10 @@ def _mask(name: str, where: str, path: Path, geometry: Geometry) -> Shape:
     return Shape(carried(next(iter(masks.values())), geometry))
 
 
-def carried(mask: Mask, geometry: Geometry) -> Mask:
+def carried(mask: Mask, geometry: Geometry | None) -> Mask:
     """The mask on the scan's grid; as it was if nothing of it would be left there (outside, or finer than a voxel)."""
+    if geometry is None:
+        return mask
     placed = mask.placed(geometry)
     return mask if placed.is_empty else placed
 

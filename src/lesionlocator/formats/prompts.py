@@ -9,7 +9,7 @@ from lesionlocator.case import Lesion, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.formats.json_text import load_object
 from lesionlocator.formats.masks import label_masks, read_label_map
-from lesionlocator.formats.prompt_file import carried, parse_prompts
+from lesionlocator.formats.prompt_file import carried, no_grid, parse_prompts
 from lesionlocator.formats.prompt_foreign import is_published, parse_markups, parse_published
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click, Prompt, Shape
@@ -18,9 +18,11 @@ Kind = Literal["box", "click", "mask"]
 
 
 def read_prompts(
-    path: Path, scan: Timepoint | Geometry, *, kind: Kind | None = None, split: bool = False
+    path: Path, scan: Timepoint | Geometry | None, *, kind: Kind | None = None, split: bool = False
 ) -> tuple[Lesion, ...]:
     """The lesions of a prompt file, for a scan. An empty file gives none.
+
+    Without a scan, masks stay on their own grid, and prompts that count a scan's voxels are refused.
 
     `kind` says what to use: from a label map or a mask, the tight box (also without `kind`), a click on the deepest
     voxel, or the mask itself; from a JSON file, only the prompts of that kind, derived from the lesion's mask where it
@@ -42,13 +44,15 @@ def read_prompts(
     return lesions
 
 
-def _from_json(path: Path, geometry: Geometry) -> tuple[Lesion, ...]:
+def _from_json(path: Path, geometry: Geometry | None) -> tuple[Lesion, ...]:
     content = load_object(path)
     if "markups" in content:
         return parse_markups(content, path)
     if any(key in content for key in ("version", "lesions", "space")):
         return parse_prompts(content, path, geometry)
     if is_published(content):
+        if geometry is None:
+            raise no_grid("a published LesionLocator prompt file")
         return parse_published(content, path, geometry)
     raise Refused(
         found=f"{path}, a JSON file with the keys {', '.join(list(content)[:5]) or 'none'}",
