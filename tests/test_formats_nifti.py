@@ -170,7 +170,7 @@ def test_a_long_ct_needs_little_more_memory_than_its_voxels(tmp_path):
     assert peak < 1.0 * long.nbytes + 40e6
 
 
-# ------------------------------------------------------------------------------------------------------------ intensities
+# ------------------------------------------------------------------------------------------------ intensities
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_real_scans_are_guessed_right(shared_data):
             assert read_volume(folder / f"{name}_image.nii.gz").modality == expected
 
 
-# -------------------------------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------------------------ bad input
 
 
 def test_two_places_for_one_voxel_are_refused_and_both_are_told(tmp_path):

@@ -26,7 +26,7 @@ def read_itk(path: Path, modality: Modality | None = None) -> Volume:
     try:
         image = reader.Execute()
     except RuntimeError as problem:
-        raise _what_itk_said(path, problem) from problem
+        raise unreadable(path, RuntimeError("its voxels are damaged or cut short")) from problem
     array = np.asarray(SimpleITK.GetArrayFromImage(image))
     del image
     array = as_intensities(array.reshape(geometry.shape))
@@ -59,7 +59,7 @@ def _header(path: Path) -> tuple[Any, Geometry, tuple[str, ...]]:
     import SimpleITK
 
     size = size_of(path)
-    fields = _fields(path)
+    fields, length = _fields(path)
     _refuse_other_units(fields, path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader: Any = SimpleITK.ImageFileReader()
@@ -70,7 +70,7 @@ def _header(path: Path) -> tuple[Any, Geometry, tuple[str, ...]]:
         raise _what_itk_said(path, problem) from problem
     shape = _shape(reader, path)
     numbers = _bytes_per_voxel(reader, path)
-    _refuse_short(path, fields, size, int(np.prod(shape, dtype=object)) * numbers)
+    _refuse_short(path, fields, size - length, shape[0] * shape[1] * shape[2] * numbers)
     return reader, Geometry(shape, _affine(reader, path)), _warnings(path, fields)
 
 
@@ -123,14 +123,16 @@ def _affine(reader: Any, path: Path) -> Float[np.ndarray, "4 4"]:
     return affine
 
 
-def _fields(path: Path) -> dict[str, str]:
-    """The lines `key: value` (NRRD) or `key = value` (MetaImage) of the text that starts the file."""
+def _fields(path: Path) -> tuple[dict[str, str], int]:
+    """The lines `key: value` (NRRD) or `key = value` (MetaImage) that start the file, and how many bytes they take."""
     with path.open("rb") as stream:
         text = stream.read(_HEADER_LIMIT)
     fields: dict[str, str] = {}
+    length = 0
     for line in text.split(b"\n"):
         if not line.strip() or len(line) > 4096:
             break
+        length += len(line) + 1
         text_line = line.decode("latin-1")
         is_meta = "=" in text_line and ":" not in text_line.partition("=")[0]
         key, mark, value = text_line.partition("=" if is_meta else ":")
@@ -138,7 +140,7 @@ def _fields(path: Path) -> dict[str, str]:
             fields[key.strip().lower()] = value.strip().lstrip("=").strip()
             if key.strip() == "ElementDataFile":
                 break
-    return fields
+    return fields, length
 
 
 def _refuse_other_units(fields: dict[str, str], path: Path) -> None:
@@ -177,5 +179,4 @@ def _warnings(path: Path, fields: dict[str, str]) -> tuple[str, ...]:
 
 def _what_itk_said(path: Path, problem: Exception) -> Refused:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    telling = next((line for line in reversed(lines) if "rror" in line or "eason" in line), lines[-1] if lines else "")
-    return unreadable(path, RuntimeError(telling))
+    return unreadable(path, RuntimeError(lines[-1].replace(f' "{path}"', "") if lines else "no reason given"))
