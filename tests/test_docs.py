@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -46,11 +48,12 @@ def tables():
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, tables):
     stage(tmp_path)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "page"}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
     for block in CODE.finditer(page.read_text()):
         line = page.read_text()[: block.start()].count("\n") + 1
         # Blank lines in front make a traceback point at the line of the page.
-        exec(compile("\n" * line + block.group(1), str(page), "exec"), names)
+        exec(compile("\n" * line + block.group(1), str(page), "exec", dont_inherit=True), vars(module))
 
 
 @pytest.mark.parametrize("page", named(PAGES))

@@ -21,11 +21,12 @@ Reader = Callable[[Path, Modality | None], Volume]
 _DICOM = "dicom"
 
 
-def read_volume(path: Path, modality: Modality | None = None) -> Volume:
+def read_volume(path: Path | str, modality: Modality | None = None) -> Volume:
     """The scan at `path`: a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series.
 
     `modality` is for files that do not say it themselves; without it, it is guessed with a warning.
     """
+    path = Path(path)
     volume = READERS[_kind(path)](path, modality)
     return replace(volume, name=scan_stem(path.resolve()))
 
