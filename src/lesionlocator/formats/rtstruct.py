@@ -83,7 +83,7 @@ def _points(contour: Any, path: Path) -> Float[np.ndarray, "n 3"]:
         raise unreadable(path, problem) from problem
 
 
-def _filled(contours: list[Float[np.ndarray, "n 3"]], geometry: Geometry, where: str) -> Mask:
+def _filled(contours: list[Float[np.ndarray, "_ 3"]], geometry: Geometry, where: str) -> Mask:
     drawn = [geometry.world_to_index(points) for points in contours]
     axis = _stacking_axis(drawn, where)
     in_plane = [a for a in range(3) if a != axis]
@@ -102,7 +102,7 @@ def _filled(contours: list[Float[np.ndarray, "n 3"]], geometry: Geometry, where:
     return Mask.from_array(full, geometry)
 
 
-def _stacking_axis(drawn: list[Float[np.ndarray, "n 3"]], where: str) -> int:
+def _stacking_axis(drawn: list[Float[np.ndarray, "_ 3"]], where: str) -> int:
     """The array axis along which no contour moves."""
     spread = np.max([np.ptp(points, axis=0) for points in drawn], axis=0)
     axis = int(np.argmin(spread))
