@@ -43,7 +43,7 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-evidence: $(VENV)/.base
+evidence: $(VENV)/.dev
 	@$(BIN)/python evidence/run.py
 
 benchmarks: $(VENV)/.base
