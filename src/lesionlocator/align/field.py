@@ -73,7 +73,7 @@ def flow(velocity: Steps) -> Steps:
     return steps
 
 
-def on_grid(steps: Steps, old: Geometry, new: Geometry) -> Steps:
+def on_grid(steps: Steps, old: Geometry, new: Geometry) -> Float[np.ndarray, "3 D H W"]:
     """The same displacement on another grid with parallel axes, in voxels of the new grid."""
     matrix = np.linalg.solve(old.affine, new.affine)
     parts = [

@@ -19,6 +19,10 @@ from lesionlocator.align.view import View
 from lesionlocator.geometry import AffineMap, Geometry
 
 _MARGIN_VOXELS = 6
+_WINDOW = 5
+"""Voxels along a side of the cube in which grey values are compared."""
+_POOLED = 1.5
+"""Neighbours that are asked before a place answers (standard deviation in places): one window alone is often wrong."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ ROUNDS = (
 )
 _PULLS = (0.003, 0.01, 0.03, 0.1, 0.3)
 """How strongly a place is drawn to what its neighbourhood does, rising, per squared voxel of difference."""
-_SHARPNESS = 40.0
-"""How much better (in correlation) a displacement has to be to outweigh another: 1/40."""
+_SHARPNESS = 60.0
+"""A displacement that correlates better by 1/60 outweighs another by e."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,38 +128,58 @@ def _correlations(
 ) -> tuple[Float[np.ndarray, "o d h w"], Float[np.ndarray, "o d h w"]]:
     """Local correlation of fixed at x with moved at x + offset, and of moved at x with fixed at x + offset."""
     reach = int(offsets.max())
-    first, spread_first = _centred(fixed.array)
-    second, spread_second = _centred(moved.array)
-    first, spread_first, second, spread_second = (
-        np.pad(part, reach, mode="edge") for part in (first, spread_first, second, spread_second)
-    )
+    first, second = _local(fixed, reach), _local(moved, reach)
     shape = fixed.geometry.shape
     thin = tuple(-(-n // stride) for n in shape)
-    onward, returning = (np.empty((len(offsets), *thin), np.float32) for _ in range(2))
+    onward, returning = (np.empty((2, len(offsets), *thin), np.float32) for _ in range(2))
     for number, offset in enumerate(offsets):
-        shifted = tuple(-int(o) for o in offset)
-        product = ndimage.uniform_filter(first * np.roll(second, shifted, axis=(0, 1, 2)), 5)
-        local = product / np.sqrt(spread_first * np.roll(spread_second, shifted, axis=(0, 1, 2)))
-        onward[number] = local[_window(shape, reach, np.zeros(3, int), stride)]
-        returning[len(offsets) - 1 - number] = local[_window(shape, reach, -offset, stride)]
-    return onward, returning
+        shifted = second.shifted(offset)
+        share = np.minimum(first.share, shifted.share)
+        product = ndimage.uniform_filter(first.rest * shifted.rest, _WINDOW, mode="constant")
+        local = np.stack([product / (np.maximum(share, 0.1) * first.spread * shifted.spread), share])
+        onward[:, number] = local[_window(shape, reach, np.zeros(3, int), stride)]
+        returning[:, len(offsets) - 1 - number] = local[_window(shape, reach, -offset, stride)]
+    return _where_known(*onward), _where_known(*returning)
 
 
-def _centred(array: Float[np.ndarray, "d h w"]) -> tuple[Float[np.ndarray, "d h w"], Float[np.ndarray, "d h w"]]:
-    """The array less its local mean, and its local variance with a floor of noise."""
-    rest = array - ndimage.uniform_filter(array, 5)
-    return rest, ndimage.uniform_filter(rest**2, 5) + NOISE**2
+def _where_known(correlation: Float[np.ndarray, "o d h w"], share: Float[np.ndarray, "o d h w"]) -> np.ndarray:
+    """Where a window leaves a scan, its answer gives way to what the other displacements answer on average."""
+    usual = (correlation * share).sum(axis=0) / np.maximum(share.sum(axis=0), 1e-3)
+    return share * correlation + (1 - share) * usual
+
+
+@dataclass(frozen=True, eq=False)
+class _Local:
+    """Grey values less their local mean (0 where unseen), their local spread, and the share of the window that is seen."""
+
+    rest: Float[np.ndarray, "d h w"]
+    spread: Float[np.ndarray, "d h w"]
+    share: Float[np.ndarray, "d h w"]
+
+    def shifted(self, offset: np.ndarray) -> _Local:
+        by = tuple(-int(o) for o in offset)
+        return _Local(*(np.roll(part, by, axis=(0, 1, 2)) for part in (self.rest, self.spread, self.share)))
+
+
+def _local(view: View, pad: int) -> _Local:
+    seen = np.pad(view.seen, pad).astype(np.float32)
+    array = np.pad(view.array, pad) * seen
+    share = ndimage.uniform_filter(seen, _WINDOW, mode="constant")
+    known = np.maximum(share, 0.1)
+    rest = (array - ndimage.uniform_filter(array, _WINDOW, mode="constant") / known) * seen
+    spread = np.sqrt(ndimage.uniform_filter(rest**2, _WINDOW, mode="constant") / known + NOISE**2)
+    return _Local(rest, spread, share)
 
 
 def _window(shape: tuple[int, int, int], pad: int, shift: np.ndarray, stride: int) -> tuple[slice, ...]:
-    return tuple(slice(pad + int(s), pad + int(s) + n, stride) for n, s in zip(shape, shift, strict=True))
+    inner = tuple(slice(pad + int(s), pad + int(s) + n, stride) for n, s in zip(shape, shift, strict=True))
+    return (slice(None), *inner)
 
 
 def _trust(fixed: View, moved: View, stride: int) -> Float[np.ndarray, "d h w"]:
     """How much a place may say: little where nothing is to be seen or where one of the scans ends."""
-    both = ndimage.uniform_filter((fixed.body & moved.seen).astype(np.float32), 5)
-    _, spread = _centred(fixed.array)
-    structure = 1 - NOISE**2 / spread
+    both = ndimage.uniform_filter((fixed.body & moved.seen).astype(np.float32), _WINDOW)
+    structure = 1 - NOISE**2 / _local(fixed, 0).spread ** 2
     return (both**2 * structure)[::stride, ::stride, ::stride] + 1e-4
 
 
@@ -164,7 +188,9 @@ def _smoothest(
 ) -> Steps:
     """Displacements that correlate well and agree with their neighbours, in voxels."""
     shape = correlation.shape[1:]
-    likely = correlation.reshape(len(offsets), -1) * _SHARPNESS
+    near = ndimage.gaussian_filter(trust, _POOLED, mode="nearest")
+    pooled = [ndimage.gaussian_filter(part * trust, _POOLED, mode="nearest") / near for part in correlation]
+    likely = np.reshape(pooled, (len(offsets), -1)) * np.float32(_SHARPNESS)
     steps = np.zeros((3, *shape), np.float32)
     around = np.maximum(ndimage.gaussian_filter(trust, sigma, mode="nearest"), 1e-6)
     moves = offsets.astype(np.float32)

@@ -68,9 +68,10 @@ def views(baseline: Volume, followup: Volume) -> tuple[View, View]:
     """Both scans on upright grids of one spacing, fine enough for the smaller, small enough for the larger."""
     small = [_thinned(volume) for volume in (baseline, followup)]
     rough = [_view(volume, max(6.0, _spacing_for(volume.geometry, 300_000))) for volume in small]
-    boxes_ml = sorted(float(np.prod(view.geometry.shape)) * view.spacing_mm**3 for view in rough)
-    spacing_mm = float(np.clip(np.cbrt(boxes_ml[0] / _VOXELS), FINEST_MM, COARSEST_MM))
-    spacing_mm = max(spacing_mm, float(np.cbrt(boxes_ml[1] / _VOXELS_LARGER)))
+    boxes_mm3 = sorted(float(np.prod(view.geometry.shape)) * view.spacing_mm**3 for view in rough)
+    spacing_mm = float(np.clip(np.cbrt(boxes_mm3[0] / _VOXELS), FINEST_MM, COARSEST_MM))
+    own_mm = max(float(np.cbrt(volume.geometry.voxel_ml * 1000)) for volume in (baseline, followup))
+    spacing_mm = max(spacing_mm, float(np.cbrt(boxes_mm3[1] / _VOXELS_LARGER)), own_mm)
     first, second = (_view(volume, spacing_mm) for volume in small)
     return first, second
 
@@ -80,16 +81,16 @@ def _view(volume: Volume, spacing_mm: float) -> View:
     array = resample(volume, grid)
     index = np.indices(grid.shape).reshape(3, -1).T.astype(float)
     seen = volume.geometry.contains(grid.index_to_world(index)).reshape(grid.shape)
-    body = _body(array, seen, volume.modality, spacing_mm)
-    if volume.modality == "CT":
-        array = np.where(body | ~seen, array, -1000.0)
-    grey = _grey(array, body & seen, volume.modality)
-    if float(np.ptp(grey[seen])) < 1e-6:
+    if float(np.ptp(array[seen])) == 0:
         raise Refused(
             found=f"the scan {volume.name!r}, whose voxels are all alike",
             needed="a picture of the patient, to bring two scans together",
             do="check the file, or use the alignment 'header' if the scans share their coordinates",
         )
+    body = _body(array, seen, volume.modality, spacing_mm)
+    if volume.modality == "CT":
+        array = np.where(body | ~seen, array, -1000.0)
+    grey = _grey(array, body & seen, volume.modality)
     rim = max(1, round(_RIM_MM / spacing_mm))
     body = _grown(body, rim) & seen
     low, high = bounds(body) or ((0, 0, 0), grid.shape)

@@ -1,0 +1,65 @@
+"""Bodies with known answers: drawn from formulas, so they can be scanned on any grid and through any map."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lesionlocator.geometry import AffineMap, Geometry, PointMap
+from lesionlocator.volume import Volume
+
+AIR_HU, LUNG_HU, FAT_HU, MUSCLE_HU, LIVER_HU, BONE_HU = -1000.0, -800.0, -100.0, 40.0, 110.0, 600.0
+
+
+def upright(shape: tuple[int, int, int], spacing_mm: float, centre_mm: tuple[float, float, float]) -> Geometry:
+    """A grid with d, h, w along z, y, x."""
+    affine = np.zeros((4, 4))
+    affine[[0, 1, 2], [2, 1, 0]] = spacing_mm
+    affine[3, 3] = 1
+    affine[:3, 3] = np.array(centre_mm) - spacing_mm * (np.array(shape[::-1]) - 1) / 2
+    return Geometry(shape, affine)
+
+
+def torso_hu(at_mm: np.ndarray) -> np.ndarray:
+    """A trunk around the origin, 260 mm wide, 180 mm deep, along z from -130 mm (hips) to 130 mm (shoulders).
+
+    Fat around muscle, two lungs above, a liver below them, a spine, and forty vessels and nodes, none like another.
+    """
+    x, y, z = at_mm.T
+    width = 1 - 0.0006 * (z + 40) ** 2 / 40
+
+    def ellipsoid(cx: float, cy: float, cz: float, rx: float, ry: float, rz: float) -> np.ndarray:
+        return ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 <= 1
+
+    values = np.full(len(at_mm), AIR_HU)
+    values[((x / 125) ** 2 + (y / 85) ** 2 <= width) & (np.abs(z) <= 130)] = FAT_HU
+    values[((x / 110) ** 2 + (y / 70) ** 2 <= width) & (np.abs(z) <= 130)] = MUSCLE_HU
+    values[ellipsoid(-55, -5, 60, 38, 48, 65)] = LUNG_HU
+    values[ellipsoid(55, -5, 55, 35, 48, 70)] = LUNG_HU
+    values[ellipsoid(-45, -10, -25, 55, 50, 32)] = LIVER_HU
+    values[ellipsoid(45, 30, -55, 18, 20, 35)] = LIVER_HU + 60
+    values[(x**2 + (y - 55) ** 2 <= 17**2) & (np.abs(z) <= 130)] = BONE_HU
+    draw = np.random.default_rng(7)
+    for _ in range(40):
+        cx, cy, cz = draw.uniform((-90, -55, -120), (90, 50, 120))
+        values[ellipsoid(cx, cy, cz, *draw.uniform(6, 15, 3))] = draw.choice([FAT_HU, LIVER_HU, 200.0, 350.0])
+    return values
+
+
+def torso(geometry: Geometry, where_from: PointMap | None = None, seed: int = 0) -> Volume:
+    """A CT of the trunk with 10 HU of noise; with `where_from`, x shows what is at `where_from(x)` in the formula."""
+    index = np.indices(geometry.shape).reshape(3, -1).T.astype(float)
+    at_mm = geometry.index_to_world(index)
+    values = torso_hu(at_mm if where_from is None else where_from(at_mm))
+    noise = np.random.default_rng(seed).normal(0, 10, len(values))
+    return Volume((values + noise).reshape(geometry.shape).astype(np.float32), geometry, "CT", f"torso {seed}")
+
+
+def turned(degrees: float, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> AffineMap:
+    """A rotation about an oblique axis through the origin, then a shift."""
+    axis = np.array([1.0, 2.0, 2.0]) / 3
+    angle = np.deg2rad(degrees)
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    matrix[:3, 3] = shift_mm
+    return AffineMap(matrix)
