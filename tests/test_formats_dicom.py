@@ -300,6 +300,18 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, keep):
     refused(folder, file.name)
 
 
+def test_a_header_with_a_broken_value_is_refused_by_name(tmp_path):
+    folder = write_series(tmp_path / "series", VOXELS)
+    file = next(folder.glob("*_3.dcm"))
+    whole = file.read_bytes()
+    place = whole.index(b"\x20\x00\x32\x00DS")
+    file.write_bytes(whole[: place + 4] + b"D\xe9" + whole[place + 6 :])
+    refused(folder, file.name)
+    file.write_bytes(whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.x\0"))
+    with pytest.raises(Refused):
+        read_volume(folder)
+
+
 def test_a_file_whose_pixels_end_early_is_refused_by_name(tmp_path):
     folder = write_series(tmp_path / "series", VOXELS)
     file = next(folder.glob("*_3.dcm"))

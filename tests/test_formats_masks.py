@@ -210,6 +210,20 @@ def test_a_packed_file_that_ends_early_is_refused(tmp_path, ending, keep, capfd)
     assert capfd.readouterr().err == ""
 
 
+def test_packed_voxels_that_are_damaged_are_refused_without_noise(tmp_path, capfd):
+    array = RNG.integers(-1000, 1000, (30, 40, 50)).astype(np.int16)
+    for ending in (".nrrd", ".mha"):
+        path = tmp_path / f"scan{ending}"
+        write_volume(path, Volume(array, Geometry(array.shape, np.eye(4)), "CT"))
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 2 : len(whole) // 2 + 2000] = b"\xaa" * 2000
+        path.write_bytes(whole)
+        refused(read_volume, path, "cannot be read")
+    path.write_bytes(bytes(whole).replace(b"CompressedDataSize = ", b"CompressedDataSize = x"))
+    refused(read_volume, path, "cannot be read")
+    assert capfd.readouterr().err == ""
+
+
 def test_an_unpacked_metaimage_that_ends_early_is_refused(tmp_path, capfd):
     image = SimpleITK.GetImageFromArray(np.zeros(SHAPE, np.int16))
     for ending in (".mha", ".mhd"):

@@ -13,6 +13,7 @@ from lesionlocator.errors import Refused
 from lesionlocator.formats.dicom_stack import Slice, Stack, read_slice, stack_slices
 from lesionlocator.formats.disk import size_of
 from lesionlocator.formats.intensities import settle_modality
+from lesionlocator.formats.itk import quiet_itk
 from lesionlocator.formats.suv import suv_scale
 from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Modality, Volume
@@ -123,15 +124,16 @@ def _header(file: Path) -> Any | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return dcmread(file, stop_before_pixels=True, specific_tags=tags)
+                header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
             except InvalidDicomError:
                 if not named:
                     return None
                 # Old exports lack the preamble; the ending says that it is meant to be DICOM.
                 header = dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+            header.decode()  # Else each value is only looked at, and found broken, when it is asked for.
     except Exception as problem:  # What pydicom raises on damaged files has no common ancestor.
         raise _damaged(file, str(problem) or type(problem).__name__) from problem
-    if "SOPClassUID" not in header:
+    if "SOPClassUID" not in header and "MediaStorageSOPClassUID" not in header.file_meta:
         raise _damaged(file, "it has no DICOM header")
     return header
 
@@ -173,9 +175,11 @@ def _refuse_several(series: dict[str, list[tuple[Path, Any]]], path: Path) -> No
 def _voxels(stack: Stack, scale: float) -> np.ndarray:
     """Rescaled slices, int16 when that is exact for all of them and float32 otherwise."""
     rows, columns = stack.slices[0].shape
-    array = np.empty((len(stack.slices), rows, columns), np.int16)
+    array = np.empty((0, rows, columns), np.int16)
     for index, one in enumerate(stack.slices):
         stored, slope, intercept = _pixels(one)
+        if index == 0:  # Not before a slice has shown that the sizes in the header are those of its pixels.
+            array = np.empty((len(stack.slices), rows, columns), np.int16)
         slope, intercept = slope * scale, intercept * scale
         if array.dtype == np.int16 and not _fits(stored, slope, intercept):
             array = array.astype(np.float32)
@@ -220,12 +224,13 @@ def _syntax(dataset: Any) -> Any:
 def _not_decoded(path: Path, problem: Exception) -> Refused:
     from pydicom import dcmread
 
+    damaged = _damaged(path, str(problem) or type(problem).__name__)
     try:
         syntax = _syntax(dcmread(path, force=True, stop_before_pixels=True))
-    except Exception:
-        return _damaged(path, str(problem))
-    if not syntax.is_compressed:
-        return _damaged(path, str(problem) or type(problem).__name__)
+        if not syntax.is_compressed:
+            return damaged
+    except Exception:  # As above.
+        return damaged
     return Refused(
         found=f"{path}, packed as {syntax.name}, which could not be unpacked",
         needed="a whole file in a transfer syntax that is known here (uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000)",
@@ -237,12 +242,12 @@ def _decoded_by_itk(path: Path) -> np.ndarray | None:
     """Pixels of a compressed file, rescaled already: SimpleITK brings decoders that pydicom needs extras for."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     reader: Any = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
     try:
-        array = np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
+        with quiet_itk():
+            array = np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
     except RuntimeError:
         return None
     return array.reshape(array.shape[-2:])

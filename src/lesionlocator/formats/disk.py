@@ -18,7 +18,7 @@ def size_of(path: Path) -> int:
         size = path.stat().st_size
     except FileNotFoundError:
         raise Refused(found=f"no file {path}", needed="a file that exists", do="check the path") from None
-    except OSError as problem:
+    except (OSError, ValueError) as problem:  # A name with a null byte is a ValueError.
         raise unreadable(path, problem) from problem
     if path.is_dir():
         raise Refused(found=f"{path}, which is a folder", needed="a file", do="name the file inside it")

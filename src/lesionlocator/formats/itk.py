@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +21,17 @@ from lesionlocator.volume import Modality, Volume
 
 _HEADER_LIMIT = 1 << 16
 _MARGIN = 1_000_000
+_ENCODINGS = {"raw": "raw", "gzip": "packed", "gz": "packed", "zlib": "packed"}
 
 
 def read_itk(path: Path, modality: Modality | None = None) -> Volume:
     """An NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd) scan."""
     import SimpleITK
 
-    reader, geometry, warnings = _header(path)
+    reader, geometry, warnings = _header(path, whole_file=True)
     try:
-        image = reader.Execute()
+        with quiet_itk():
+            image = reader.Execute()
     except RuntimeError as problem:
         raise unreadable(path, RuntimeError("its voxels are damaged or cut short")) from problem
     array = np.asarray(SimpleITK.GetArrayFromImage(image))
@@ -36,7 +43,7 @@ def read_itk(path: Path, modality: Modality | None = None) -> Volume:
 
 def read_itk_geometry(path: Path) -> Geometry:
     """The grid of such a file, from its header alone."""
-    return _header(path)[1]
+    return _header(path, whole_file=False)[1]
 
 
 def write_itk(path: Path, array: Shaped[np.ndarray, "d h w"], geometry: Geometry) -> None:
@@ -55,23 +62,65 @@ def write_itk(path: Path, array: Shaped[np.ndarray, "d h w"], geometry: Geometry
             raise OSError(str(problem)) from problem
 
 
-def _header(path: Path) -> tuple[Any, Geometry, tuple[str, ...]]:
+@contextmanager
+def quiet_itk() -> Generator[None]:
+    """Keeps ITK from writing to standard error while it reads: what it says there is said by our refusals.
+
+    MetaIO and GDCM write past Python, so the descriptor itself is turned away for these moments.
+    """
     import SimpleITK
 
-    size = size_of(path)
-    fields, length = _fields(path)
-    _refuse_other_units(fields, path)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        kept = os.dup(2)
+    except OSError:  # Standard error is closed: nothing can be written there anyway.
+        yield
+        return
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The bytes that hold the voxels: in which file, from where, how many, and how they are written."""
+
+    file: Path
+    start: int
+    size: int
+    encoding: str
+
+
+def _header(path: Path, whole_file: bool) -> tuple[Any, Geometry, tuple[str, ...]]:
+    import SimpleITK
+
+    size_of(path)
+    fields, header_bytes = _fields(path)
+    _refuse_other_units(fields, path)
     reader: Any = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with quiet_itk():
+            reader.ReadImageInformation()
     except RuntimeError as problem:
         raise _what_itk_said(path, problem) from problem
     shape = _shape(reader, path)
     numbers = _bytes_per_voxel(reader, path)
-    _refuse_short(path, fields, size - length, shape[0] * shape[1] * shape[2] * numbers)
+    needed = shape[0] * shape[1] * shape[2] * numbers
+    content = _content(path, fields, header_bytes)
+    if content is not None:
+        _refuse_short(path, content, needed)
+        if whole_file and content.encoding == "packed" and not _skips(fields):
+            _refuse_damaged(path, content, needed)
     return reader, Geometry(shape, _affine(reader, path)), _warnings(path, fields)
+
+
+def _skips(fields: dict[str, str]) -> bool:
+    return any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip", "headersize"))
 
 
 def _shape(reader: Any, path: Path) -> tuple[int, int, int]:
@@ -130,9 +179,9 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     length = 0
     for line in text.split(b"\n"):
+        length += len(line) + 1
         if not line.strip() or len(line) > 4096:
             break
-        length += len(line) + 1
         text_line = line.decode("latin-1")
         is_meta = "=" in text_line and ":" not in text_line.partition("=")[0]
         key, mark, value = text_line.partition("=" if is_meta else ":")
@@ -153,21 +202,38 @@ def _refuse_other_units(fields: dict[str, str], path: Path) -> None:
         )
 
 
-def _refuse_short(path: Path, fields: dict[str, str], size: int, needed: int) -> None:
-    """Looked at before any memory is asked for."""
-    detached = fields.get("data file") or fields.get("datafile") or fields.get("elementdatafile", "LOCAL")
-    if detached.upper() not in {"LOCAL", "LIST"} and not detached.upper().startswith("LIST") and "%" not in detached:
-        size = size_of(path.parent / detached)
-    elif detached.upper() != "LOCAL":
-        return
+def _content(path: Path, fields: dict[str, str], header_bytes: int) -> _Content | None:
+    """Where the voxels are; None when they lie in several files."""
+    named = fields.get("data file") or fields.get("datafile") or fields.get("elementdatafile") or "LOCAL"
+    if named.upper().startswith("LIST") or "%" in named:
+        return None
+    file, start = (path, header_bytes) if named.upper() == "LOCAL" else (path.parent / named, 0)
     encoding = fields.get("encoding", "raw").lower()
-    plain = encoding == "raw" and fields.get("compresseddata", "false").lower() != "true"
-    packed = int(fields.get("compresseddatasize", "0") or 0)
-    if packed > size:
-        raise truncated(path, packed, size)
-    most = size if plain else size * DEFLATE_LIMIT + _MARGIN
-    if needed > most and encoding not in {"ascii", "text", "txt"}:
-        raise truncated(path, needed, size)
+    if fields.get("compresseddata", "false").lower() == "true":
+        encoding = "zlib"
+    return _Content(file, start, size_of(file) - start, _ENCODINGS.get(encoding, "other"))
+
+
+def _refuse_short(path: Path, content: _Content, needed: int) -> None:
+    """Looked at before any memory is asked for."""
+    most = {"raw": content.size, "packed": content.size * DEFLATE_LIMIT + _MARGIN}.get(content.encoding, needed)
+    if needed > most:
+        raise truncated(path, needed, content.size)
+
+
+def _refuse_damaged(path: Path, content: _Content, needed: int) -> None:
+    """Unpacks once without keeping anything: ITK gives whatever it got from a damaged stream, and says nothing."""
+    unpacker = zlib.decompressobj(wbits=47)  # Either gzip (NRRD) or zlib (MetaImage), with its checksum.
+    got = 0
+    try:
+        with content.file.open("rb") as stream:
+            stream.seek(content.start)
+            while not unpacker.eof and (block := stream.read(1 << 16)):
+                got += len(unpacker.decompress(block))
+    except (OSError, zlib.error) as problem:
+        raise unreadable(path, problem) from problem
+    if got < needed or not unpacker.eof:
+        raise truncated(path, needed)
 
 
 def _warnings(path: Path, fields: dict[str, str]) -> tuple[str, ...]:
