@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +17,7 @@ from lesionlocator.run import Modality, SegmentSettings, TrackSettings
 from lesionlocator.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from lesionlocator.evaluate import ScoredLesion
     from lesionlocator.run import Finished
 
 DONE, NOTHING, PARTLY, INTERRUPTED = 0, 2, 3, 130
@@ -146,6 +147,28 @@ def measure(scan: Path, masks: list[Path], /, *, out: Path | None = None, modali
         write_text(out, json.dumps(rows, indent=2) if out.suffix == ".json" else text)
         return Answer(rows, f"{len(rows)} lesions measured: {out}")
     return Answer(rows, text)
+
+
+@app.command
+def score(predicted: Path, truth: Path, /) -> Answer:
+    """Score outlines against true ones: Dice, surface distance, HD95, volume and diameter error.
+
+    Parameters
+    ----------
+    predicted
+        A mask or label map, or a folder of them.
+    truth
+        The true one, or a folder with files of the same names.
+    """
+    from lesionlocator.evaluate import MISSING, mean_scores, score_files
+
+    lesions = score_files(predicted, truth)
+    means = mean_scores(lesions)
+    for lesion in lesions:
+        if lesion.reason:
+            say(f"{lesion.name} {lesion.lesion_id}: {lesion.reason}".replace(" :", ":"))
+    code = PARTLY if any(lesion.score is None or lesion.reason == MISSING for lesion in lesions) else DONE
+    return Answer({**means, "lesions": [lesion.to_json() for lesion in lesions]}, _score_text(lesions, means), code)
 
 
 @prompts_app.command
@@ -297,6 +320,20 @@ def _table_text(finished: Finished) -> str:
         who = f"{row.scan:24} {row.lesion_id:>8} {row.status.value:10}"
         lines.append(f"{who} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}  {row.reason}")
     return "\n".join([*(line.rstrip() for line in lines), "", f"written to {finished.folder}"])
+
+
+def _score_text(lesions: Sequence[ScoredLesion], means: Mapping[str, float | None]) -> str:
+    columns = ("dice", "nsd", "hd95_mm", "volume_error_ml", "diameter_error_mm")
+    lines = [f"{'name':24} {'lesion':>8} " + " ".join(f"{column:>17}" for column in columns)]
+    for lesion in lesions:
+        values = lesion.to_json()
+        lines.append(f"{lesion.name:24} {lesion.lesion_id:>8} " + _cells([values[column] for column in columns]))
+    lines.append(f"{'mean':24} {'':>8} " + _cells([means[column] for column in columns]))
+    return "\n".join(lines)
+
+
+def _cells(values: Sequence[float | None]) -> str:
+    return " ".join(f"{'' if value is None else format(value, '.3f'):>17}" for value in values)
 
 
 def _checks(checks: list[Any]) -> Answer:

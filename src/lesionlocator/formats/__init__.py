@@ -1,6 +1,14 @@
 """Scans, masks and prompt files: the only part that reads them from disk and writes them there."""
 
-from lesionlocator.formats.case_folder import checksum, find_case_files, open_case, open_masks, read_case, scan_names
+from lesionlocator.formats.case_folder import (
+    checksum,
+    find_case_files,
+    open_case,
+    open_masks,
+    read_case,
+    scan_names,
+    scan_stem,
+)
 from lesionlocator.formats.masks import (
     WRITERS,
     LabelMap,
@@ -32,6 +40,7 @@ __all__ = [
     "read_rtstruct",
     "read_volume",
     "scan_names",
+    "scan_stem",
     "write_labels",
     "write_mask",
     "write_prompts",
