@@ -10,7 +10,20 @@ from lesionlocator.segment.ask import Ask, Outline, Prepared, Segmenter
 from lesionlocator.segment.visit import keep_masks, segment_case, segment_timepoint
 from lesionlocator.weights import DEFAULT_MODEL, MODELS, ModelCard, find_model, refuse_if_damaged
 
-__all__ = ["DEFAULT_MODEL", "KINDS", "MODELS", "Ask", "Outline", "Prepared", "Quality", "Segmenter", "keep_masks", "load_segmenter", "segment_case", "segment_timepoint"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "KINDS",
+    "MODELS",
+    "Ask",
+    "Outline",
+    "Prepared",
+    "Quality",
+    "Segmenter",
+    "keep_masks",
+    "load_segmenter",
+    "segment_case",
+    "segment_timepoint",
+]
 
 Quality = Literal["fast", "balanced", "max"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box
 from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
-from lesionlocator.segment.extent import extents, known
+from lesionlocator.segment.extent import known, read_extents
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard
 
@@ -34,7 +34,7 @@ class Ellipsoid:
 
 def draw_ellipsoids(volume: Volume, ask: Ask) -> Mask:
     """The inscribed ellipsoids of a lesion's boxes, as one mask."""
-    boxes = extents(volume, ask)
+    boxes = [extent.box for extent in read_extents(volume, ask)]
     for box in boxes:
         known(volume, box)
     return inscribed(boxes, volume.geometry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Shaped
 
@@ -21,7 +23,15 @@ _DIRECTIONS = 128
 _RADII_MM = 1.5 * 1.08 ** np.arange(52)
 
 
-def extents(volume: Volume, ask: Ask) -> tuple[Box, ...]:
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """A box that the lesion fills, and whether a reader drew it (`sure`) or it was guessed from a line or a click."""
+
+    box: Box
+    sure: bool
+
+
+def read_extents(volume: Volume, ask: Ask) -> tuple[Extent, ...]:
     """The boxes that a lesion fills: one for a lesion in one piece.
 
     Boxes are taken as they are; without any, the tight boxes of masks; without these, lines as diameters; with clicks
@@ -29,12 +39,16 @@ def extents(volume: Volume, ask: Ask) -> tuple[Box, ...]:
     """
     boxes = [box for box in ask if isinstance(box, Box)]
     boxes = boxes or [Box.around(shape.mask) for shape in ask if isinstance(shape, Shape)]
+    if boxes:
+        return tuple(Extent(_at_least_a_voxel(box, volume.geometry), sure=True) for box in boxes)
     lines = [line for line in ask if isinstance(line, Line)]
-    if not boxes and lines:
-        boxes = [_along(lines, volume.geometry)]
-    if not boxes:
-        boxes = [_grown(volume, ask)]
-    return tuple(_at_least_a_voxel(box, volume.geometry) for box in boxes)
+    guess = _along(lines, volume.geometry) if lines else _grown(volume, ask)
+    return (Extent(_at_least_a_voxel(guess, volume.geometry), sure=False),)
+
+
+def click_reach_mm(box: Box) -> float:
+    """How far a click speaks for its neighbourhood: a tenth of the lesion's mean size."""
+    return 0.1 * float(box.size_mm.mean())
 
 
 def known(volume: Volume, box: Box) -> None:
