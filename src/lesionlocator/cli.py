@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from lesionlocator import __version__
 from lesionlocator.errors import Refused
-from lesionlocator.run import Modality, SegmentSettings, TrackSettings
+from lesionlocator.run import BatchSettings, Modality, SegmentSettings, TrackSettings
 from lesionlocator.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DONE, NOTHING, PARTLY, INTERRUPTED = 0, 2, 3, 130
 Kind = Literal["box", "click", "mask"]
 Flat = Parameter(name="*")
+
+_BATCH_SETTINGS = BatchSettings()
 
 app = App(
     name="lesionlocator",
@@ -273,6 +275,7 @@ def batch(
     executor: Literal["same", "process", "ray"] = "process",
     address: str | None = None,
     workers: int | None = None,
+    settings: Annotated[BatchSettings, Flat] = _BATCH_SETTINGS,
 ) -> Answer:
     """Segment or track many cases; finished cases are skipped when it is started again.
 
@@ -289,9 +292,19 @@ def batch(
     workers
         How many cases at once. Default: one for each core.
     """
-    from lesionlocator.batch import batch_command
+    from functools import partial
 
-    return Answer(*batch_command(cases, out, executor=executor, address=address, workers=workers, say=say))
+    from lesionlocator.batch import find_cases, open_executor, run_batch
+    from lesionlocator.run import run_case
+
+    jobs = find_cases(cases)
+    with open_executor(executor, address=address, workers=workers) as pool:
+        result = run_batch(jobs, partial(run_case, settings=settings), out, executor=pool, say=say)
+    rows = [asdict(row) for row in result.rows]
+    done = len(rows) - len(result.failed)
+    text = f"{len(rows)} cases: {done} done, {len(result.failed)} failed; see {out / 'batch.csv'}"
+    code = DONE if result.is_complete else PARTLY if done else NOTHING
+    return Answer({"out": str(out), "cases": rows, "failed_lesions": result.failed_lesions}, text, code)
 
 
 def _finished(finished: Finished) -> Answer:

@@ -14,6 +14,7 @@ from lesionlocator.errors import Refused
 from lesionlocator.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from lesionlocator.batch import CaseJob
     from lesionlocator.case import Case, Lesion, Timepoint
     from lesionlocator.geometry import Geometry
     from lesionlocator.measure import Row
@@ -70,7 +71,7 @@ class TrackSettings:
     modality: Modality | None = None
     """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
     propose: bool = False
-    """Also write NAME_proposed.json for each follow-up: where the lesions seem to be, least sure first, to be checked."""
+    """Also write NAME_proposed.json for each follow-up: where lesions seem to be, least sure first, to be checked."""
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
     device: str = "auto"
@@ -150,6 +151,33 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
     return finished
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """What a batch says for all of its cases; a case's own `as` and `modality` go before."""
+
+    as_: Literal["box", "click", "mask"] | None = None
+    """What to make of each lesion of a label map: box (default), click, or (with follow-ups) mask."""
+    model: str = DEFAULT_MODEL
+    """Name of a model (see `lesionlocator models`), or a model folder."""
+    align: str | None = None
+    """How scans are brought together: header, centre, rigid, affine or deformable (default)."""
+    quality: Quality = "balanced"
+    """More work for a finer outline, or less."""
+    modality: Modality | None = None
+    """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
+
+
+def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) -> None:
+    """One case of a batch: segmented if it has one scan, tracked if it has several."""
+    said = asdict(settings or BatchSettings())
+    said |= {"as_" if name == "as" else name: value for name, value in job.options}
+    if len(job.scans) == 1:
+        said.pop("align")
+        run_segment(job.scans[0], SegmentSettings(prompts=job.prompts, out=folder, **said))
+    else:
+        run_track(job.scans, TrackSettings(prompts=job.prompts, out=folder, **said))
+
+
 def _write_proposals(finished: Finished) -> None:
     # Not among the files of run.json: a reader edits these, and a later run must not clear them away.
     from lesionlocator.formats import write_prompts
@@ -183,7 +211,8 @@ def _finish(case: Case, scans: Sequence[Path], segmenter: Segmenter, record: Rec
 def _record(command: str, settings: SegmentSettings | TrackSettings, **scans: Any) -> Record:
     from lesionlocator.report import Record
 
-    arguments = {name.rstrip("_"): _plain(value) for name, value in asdict(settings).items()}
+    # Not `out`: the record lies there, and a folder may be moved (a batch does so with every finished case).
+    arguments = {name.rstrip("_"): _plain(value) for name, value in asdict(settings).items() if name != "out"}
     return Record(command, {**scans, **arguments})
 
 

@@ -11,7 +11,7 @@ from lesionlocator.case import Case, Lesion, Status, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.volume import Modality
 
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".zip")
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 PROMPT_STEMS = ("prompts", "labels")
 
 
@@ -109,7 +109,7 @@ def _is_prompt_file(path: Path) -> bool:
 def _is_scan(path: Path) -> bool:
     if path.is_dir():
         return any(inner.is_file() for inner in path.rglob("*"))
-    return path.name.lower().endswith(_ENDINGS[:6])
+    return path.name.lower().endswith(_ENDINGS)
 
 
 def open_masks(scan: Path, masks: Sequence[Path], modality: Modality | None = None) -> Timepoint:
@@ -136,7 +136,7 @@ def open_masks(scan: Path, masks: Sequence[Path], modality: Modality | None = No
 def _mask_files(path: Path, scan: str) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(_ENDINGS[:6]))
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.lower().endswith(_ENDINGS))
     singles = [file for file in files if "_lesion_" in scan_stem(file)]
     ours = [file for file in singles if scan_stem(file).startswith(f"{scan}_lesion_")]
     return ours or singles or files
