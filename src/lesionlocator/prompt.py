@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from lesionlocator.geometry import Alignment, Geometry, Index3
+from lesionlocator.geometry import Alignment, Geometry
 from lesionlocator.volume import Mask
 
 _FACES = np.array([[0, 0.5, 0.5], [1, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 0], [0.5, 0.5, 1]])
@@ -210,8 +210,11 @@ PROMPTS: dict[str, type[Click] | type[Box] | type[Line] | type[Shape]] = {
 
 def _touched(geometry: Geometry, at_mm: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "d h w"]:
     painted = np.zeros(geometry.shape, bool)
-    index: Index3 | Any = np.floor(geometry.world_to_index(at_mm[geometry.contains(at_mm)]) + 0.5).astype(int)
-    painted[tuple(np.clip(index, 0, np.array(geometry.shape) - 1).T)] = True
+    index = geometry.world_to_index(at_mm[geometry.contains(at_mm)]) + 0.5
+    # A point on the border between voxels touches all of them: else the order of storage would choose one.
+    for nudge in (2 * _CORNERS - 1) * 1e-6:
+        found = np.clip(np.floor(index + nudge).astype(int), 0, np.array(geometry.shape) - 1)
+        painted[tuple(found.T)] = True
     return painted
 
 
