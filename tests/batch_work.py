@@ -102,7 +102,8 @@ def cases(folder: Path, count: int) -> list[CaseJob]:
 
 def main(kind: str, out: Path, log: Path, count: int) -> None:
     pools = {"same process": SameProcess, "process pool": partial(process_pool, 2), "ray": partial(ray_pool, workers=2)}
-    with pools[kind]() as executor:
+    begin = pools.get(kind) or partial(ray_pool, address=kind)
+    with begin() as executor:
         run_batch(cases(out, count), partial(outline, log=log, pace_s=PACE_S), out, executor=executor)
 
 

@@ -173,7 +173,11 @@ def start(kind, out, log, count=12):
     paths = os.pathsep.join([str(Path(batch_work.__file__).parent), *filter(None, sys.path)])
     command = [sys.executable, "-W", "error", batch_work.__file__, kind, str(out), str(log), str(count)]
     # Ray's own modules and their shutdown warn; ours are watched by the other tests.
-    command = command if kind != "ray" else [part for part in command if part not in ("-W", "error")]
+    command = (
+        command
+        if kind in ("same process", "process pool")
+        else [part for part in command if part not in ("-W", "error")]
+    )
     return subprocess.Popen(
         command, start_new_session=True, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
     )
@@ -241,7 +245,7 @@ def test_ctrl_c_keeps_what_is_finished_and_brings_the_table_up_to_date(tmp_path,
     os.killpg(batch.pid, signal.SIGINT)
     _, said = batch.communicate(timeout=20)
     assert said.strip().endswith("KeyboardInterrupt")
-    assert said.count("Traceback") == 1
+    assert "SpawnProcess" not in said, "workers have nothing to say about it"
     rows = table(out / "batch.csv")
     assert len(rows) == 12
     assert {row["case"] for row in rows if row["status"] == "done"} <= set(done(out))
@@ -257,7 +261,8 @@ def test_a_batch_interrupted_is_finished_by_the_next(tmp_path, pools, kind):
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, pools(kind), say=interrupt)
-    assert sum(row["status"] == "done" for row in table(tmp_path / "out/batch.csv")) == 3
+    # Others may have finished while the third was noted.
+    assert sum(row["status"] == "done" for row in table(tmp_path / "out/batch.csv")) >= 3
     result = run(tmp_path, pools(kind))
     assert result.is_complete
     assert result.done_before >= 3
@@ -266,6 +271,32 @@ def test_a_batch_interrupted_is_finished_by_the_next(tmp_path, pools, kind):
 
 
 # the executors
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.skipif(not HAS_RAY, reason="needs the `ray` extra")
+def test_a_batch_goes_to_the_ray_cluster_at_an_address(tmp_path, pools):
+    import ray
+
+    pools("ray")
+    batch = start(ray.get_runtime_context().gcs_address, tmp_path / "out", tmp_path / "log", count=4)
+    _, said = batch.communicate(timeout=60)
+    assert batch.returncode == 0, said
+    assert ray.is_initialized()
+    assert len(done(tmp_path / "out")) == 4
+    assert not any(
+        int(line.split()[2]) == batch.pid for line in (tmp_path / "log").read_text().splitlines() if "begun" in line
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not HAS_RAY, reason="needs the `ray` extra")
+def test_an_address_without_a_ray_cluster_is_refused():
+    code = "from lesionlocator.batch import ray_pool; ray_pool('127.0.0.1:1')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "Refused: found no Ray cluster at 127.0.0.1:1" in ended.stderr
 
 
 def test_an_executor_is_opened_by_its_name():

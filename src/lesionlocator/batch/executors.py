@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -34,6 +35,7 @@ _THREADS = (
 )
 _TRIES = 2
 _FAREWELL_SECONDS = 10
+_PATIENCE_SECONDS = 10
 _changing = threading.Lock()
 
 
@@ -128,7 +130,7 @@ class ProcessPool(_Stoppable):
     """
 
     def __init__(self, workers: int) -> None:
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="lesionlocator-batch")
+        self._threads = ThreadPoolExecutor(workers, "lesionlocator-batch", _hold_back_interrupts)
         self._limits = thread_limits(workers)
         self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
         self._living: set[_Worker] = set()
@@ -217,8 +219,14 @@ class _Worker:
         return f"ended with code {code}"
 
 
+def _hold_back_interrupts() -> None:
+    # Ctrl-C reaches every process of a terminal; what becomes of the workers is for the main thread to say. A process
+    # takes this over from the thread that begins it.
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 def _answer_questions(pipe: Connection) -> None:
-    # Ctrl-C reaches every process of a terminal; what becomes of the workers is for the asker to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_asker, daemon=True).start()
     while True:
@@ -261,9 +269,9 @@ class RayPool(_Stoppable):
         if begun_here:
             _begin_cluster(self._ray, workers or _cores())
         elif self._is_ours:
-            _join_cluster(self._ray, address)
+            _join_cluster(self._ray, str(address))
         workers = workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="lesionlocator-batch")
+        self._threads = ThreadPoolExecutor(workers, "lesionlocator-batch")
         # On a cluster of others a task keeps to the one core that it reserves. Ours was begun with its share.
         around = {} if begun_here else {"runtime_env": {"env_vars": dict.fromkeys(_THREADS, "1")}}
         self._task = self._ray.remote(num_cpus=1, max_retries=_TRIES - 1, **around)(answered)
@@ -329,10 +337,14 @@ def _begin_cluster(ray: Any, workers: int) -> None:
         )
 
 
-def _join_cluster(ray: Any, address: str | None) -> None:
+def _join_cluster(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
+        if host and port.isdecimal():
+            # Ray itself would go on trying for minutes.
+            socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
-    except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, OverflowError, RuntimeError, ValueError) as error:
         raise Refused(
             found=f"no Ray cluster at {address} ({error})",
             needed="the address of a running one",

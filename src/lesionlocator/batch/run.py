@@ -102,7 +102,7 @@ def run_batch(
         try:
             _work_through(jobs, work, out, executor, ledger)
         finally:
-            ledger.write()
+            ledger.close()
         _remove(out / _WORKPLACES)
         done = [row.case for row in ledger.rows() if row.status is Standing.DONE]
         counts = [_gather(out, table, done) for table in _TABLES]
@@ -233,6 +233,12 @@ class _Ledger:
         # A long table is not written anew for each of many short cases.
         if time.monotonic() - self._written > _REST_SECONDS:
             self.write()
+
+    def close(self) -> None:
+        """Writes the table for the last time, with the cases whose answers an interruption kept from being noted."""
+        waiting = [name for name, row in self._rows.items() if row.status is Standing.WAITING]
+        self._rows.update({name: _row_on_disk(self._out, name, None) for name in waiting})
+        self.write()
 
     def write(self) -> None:
         lines = [
