@@ -13,7 +13,7 @@ from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Rules, Scene, Sighting, locate
 from lesionlocator.parts import count_parts, distinct, join, join_overlapping, shared_share, touch
-from lesionlocator.prompt import Box, Click, Prompt
+from lesionlocator.prompt import Box, Click, Prompt, Shape
 from lesionlocator.segment import Segmenter
 from lesionlocator.segment.visit import outlined, segment_timepoint
 from lesionlocator.volume import Mask, Volume
@@ -236,8 +236,7 @@ class _Chain:
             return [tuple(prompt.moved(keeper.alignment, geometry) for prompt in _own_prompts(keeper.mask))]
         if len(group) == 1 and len(parts) > 1 and count_parts(keeper.mask) > 1:
             parts = [join(parts)]
-        margin_mm = float(np.max(geometry.spacing_mm))
-        return [(Box.around(part).grown(margin_mm / 2), Click.inside(part)) for part in parts]
+        return [(Shape(part),) for part in parts]
 
     def _by_reader(self, index: int) -> tuple[list[Lesion], list[Link]]:
         """A scan in which a reader said where the lesions are."""
