@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from visits import Ball, ball_mask, grid, scan
 
 from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Volume
+from visits import Ball, ball_mask, grid, scan
 
 LEFT, RIGHT, LOW = Ball(-30, 0, 10, 9), Ball(28, -5, 0, 8), Ball(0, -20, -40, 8)
 

@@ -9,10 +9,10 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
-from files import LEFT, LOW, RIGHT, box_of, save_labels, save_nifti, save_prompts, save_scan
-from visits import ball_mask, grid, scan
 
+from files import LEFT, LOW, RIGHT, box_of, save_labels, save_nifti, save_prompts, save_scan
 from lesionlocator import cli
+from visits import ball_mask, grid, scan
 
 LESION_COLUMNS = (
     "scan,lesion_id,status,reason,confidence,volume_ml,long_axis_mm,short_axis_mm,mean,min,max,unit,"

@@ -84,9 +84,9 @@ class Scene:
 def locate(scene: Scene) -> list[Sighting]:
     """One sighting for every lesion of the baseline, in their order.
 
-    Looks for voxels on the lesion's side of the half-way intensity between lesion and surroundings, near the carried-over
-    mask, that were not there already (in the aligned baseline) as something else. Parts are shared out: one that
-    lies more on another lesion's place is left to that one.
+    Looks for voxels on the lesion's side of the half-way intensity between lesion and surroundings, near the
+    carried-over mask, that were not there already (in the aligned baseline) as something else. Parts are shared out:
+    one that lies more on another lesion's place is left to that one.
     """
     carried = [carry(mask, scene) for mask in scene.lesions]
     return [_look_again(index, carried, scene) for index in range(len(scene.lesions))]

@@ -57,8 +57,8 @@ def open_case(
 def read_case(folder: Path | str) -> Case:
     """A case from a folder: its scans (oldest first by name) and one prompt file for the first of them.
 
-    The prompt file is `prompts.json`, another `.json`, or a label map whose name starts with `prompts` or `labels`, or ends
-    with `_prompts` or `_labels`.
+    The prompt file is `prompts.json`, another `.json`, or a label map whose name starts with `prompts` or `labels`, or
+    ends with `_prompts` or `_labels`.
     """
     scans, prompts = find_case_files(Path(folder))
     return open_case(scans, prompts)
@@ -115,9 +115,10 @@ def _is_scan(path: Path) -> bool:
 def open_masks(scan: Path, masks: Sequence[Path], modality: Modality | None = None) -> Timepoint:
     """A scan with outlines that exist already: mask files, folders of them, or label maps, all on its grid.
 
-    A file named `..._lesion_ID` is the lesion ID. Another file with one label is named after the file if there are several
-    files, else after the label; a file with several labels is one lesion for each. In a folder, files of other scans
-    (`OTHER_lesion_ID`) and the joint map (`NAME_lesions`) are left out when single lesion files of this scan are there.
+    A file named `..._lesion_ID` is the lesion ID. Another file with one label is named after the file if there are
+    several files, else after the label; a file with several labels is one lesion for each. In a folder, files of other
+    scans (`OTHER_lesion_ID`) and the joint map (`NAME_lesions`) are left out when single lesion files of this scan are
+    there.
     """
     from lesionlocator.formats import open_timepoint
 

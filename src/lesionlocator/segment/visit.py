@@ -18,7 +18,7 @@ def segment_case(case: Case, segmenter: Segmenter) -> Case:
 
 
 def segment_timepoint(timepoint: Timepoint, segmenter: Segmenter, volume: Volume | None = None) -> Timepoint:
-    """One scan's lesions outlined in one call. Lesions that have no prompts are left alone; none at all load nothing."""
+    """One scan's lesions outlined in one call. Lesions without prompts are left alone; none at all load nothing."""
     asked = [lesion for lesion in timepoint.lesions if lesion.prompts]
     if not asked:
         return timepoint
