@@ -36,8 +36,8 @@ def main():
             lines.append((executor, seconds, *killed_batch(scratch, executor, whole)))
         alike = different(undisturbed["process"], undisturbed["ray"])
     write("batch_kill", page(lines, alike))
-    for executor, *_, differing, twice in lines:
-        if differing or twice:
+    for executor, _, before, again, _, differing, twice in lines:
+        if differing or twice or not 0 < before < before + again <= CASES:
             raise SystemExit(f"{executor}: files that differ {differing}, cases done twice {twice}")
 
 
