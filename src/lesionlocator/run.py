@@ -172,6 +172,12 @@ def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) 
     said = asdict(settings or BatchSettings())
     said |= {"as_" if name == "as" else name: value for name, value in job.options}
     if len(job.scans) == 1:
+        if said["as_"] == "mask":
+            raise Refused(
+                found="masks to be kept as outlines, in a case of one scan",
+                needed="a follow-up to carry them to",
+                do="use `--as box` or `--as click`, or `lesionlocator measure`",
+            )
         said.pop("align")
         run_segment(job.scans[0], SegmentSettings(prompts=job.prompts, out=folder, **said))
     else:
