@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lesionlocator.align.nonrigid import deform
-from lesionlocator.align.field import FieldMap
 from lesionlocator.align.agreement import align_quality, likeness
+from lesionlocator.align.field import FieldMap
 from lesionlocator.align.linear import affine as affine_map
 from lesionlocator.align.linear import is_believable
 from lesionlocator.align.linear import rigid as rigid_map
+from lesionlocator.align.nonrigid import deform
 from lesionlocator.align.offset import likely_shifts
 from lesionlocator.align.view import View, views
 from lesionlocator.geometry import AffineMap, Alignment, compose
@@ -63,7 +63,7 @@ def deformable(baseline: Volume, followup: Volume) -> Alignment:
         return Alignment.from_affine(start, "deformable", (*warnings, *_doubts(before)))
     there, back = fields
     forward = compose(there, start)
-    quality = _agreement(first, second, forward)
+    quality = likeness(first, second, forward)
     if quality < before:
         warnings = (*warnings, "the deformation brought the scans no closer; the affine alignment stands")
         return Alignment.from_affine(start, "deformable", (*warnings, *_doubts(before)))
@@ -89,9 +89,9 @@ def _rigid(first: View, second: View) -> tuple[AffineMap, float, tuple[str, ...]
     before, start = max(tried, key=lambda pair: pair[0])
     if before == 0.0:
         return start, before, ("no shift makes the scans overlap",)
-    before = _agreement(first, second, start)
+    before = likeness(first, second, start)
     found = _attempt(first, second, start, (1,))
-    after = _agreement(first, second, found) if found is not None else -1.0
+    after = likeness(first, second, found) if found is not None else -1.0
     if found is None or after < before:
         return start, before, ()
     return found, after, ()
@@ -103,9 +103,13 @@ def _affine(first: View, second: View) -> tuple[AffineMap, float, tuple[str, ...
         found = affine_map(first, second, start)
     except RuntimeError:
         return start, before, (*warnings, "the affine search lost the overlap; the rigid alignment stands")
-    after = _agreement(first, second, found)
+    after = likeness(first, second, found)
     if not is_believable(found):
-        return start, before, (*warnings, "the affine search stretched by more than a quarter; the rigid alignment stands")
+        return (
+            start,
+            before,
+            (*warnings, "the affine search stretched by more than a quarter; the rigid alignment stands"),
+        )
     if after < before:
         return start, before, (*warnings, "the affine search brought the scans no closer; the rigid alignment stands")
     return found, after, warnings
@@ -117,10 +121,6 @@ def _attempt(first: View, second: View, start: AffineMap, factors: tuple[int, ..
         return rigid_map(first, second, start, factors)
     except RuntimeError:
         return None
-
-
-def _agreement(first: View, second: View, forward: object) -> float:
-    return likeness(first, second, forward)  # type: ignore[arg-type]
 
 
 def _doubts(quality: float) -> tuple[str, ...]:

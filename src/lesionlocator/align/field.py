@@ -15,8 +15,8 @@ from lesionlocator.geometry import Geometry
 class FieldMap:
     """A point map x -> x + displacement(x), in LPS millimetres.
 
-    `displacement_mm` is (3, d, h, w), its first axis x, y, z. Between grid points it is linear; beyond the grid it keeps
-    the value of the nearest point of the grid's border, so that a whole neighbour organ moves along with its neighbour.
+    `displacement_mm` is (3, d, h, w), its first axis x, y, z. Between grid points it is linear. Beyond the grid it
+    keeps the value of the nearest point of the grid's border: what was not seen moves along with what was.
     """
 
     displacement_mm: Float[np.ndarray, "3 d h w"]

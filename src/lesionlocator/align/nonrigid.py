@@ -13,11 +13,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from lesionlocator.align.field import FieldMap, Steps, first_then, flow, on_grid, to_field
 from lesionlocator.align.agreement import NOISE
+from lesionlocator.align.field import FieldMap, Steps, first_then, flow, on_grid, to_field
 from lesionlocator.align.view import View
 from lesionlocator.geometry import AffineMap, Geometry
 
+_NEXT_TO = np.array([(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)])
+"""A voxel and its six neighbours; like every list of offsets here, backwards it is its own negative."""
+_LEAST_CURVATURE = 0.02
+"""A correlation that bends less than this (per squared voxel) has no top to climb."""
+_FAINT = 0.02
+"""Trust that a place needs, to move on its own account when nothing near it may say more."""
 _MARGIN_VOXELS = 6
 _WINDOW = 5
 """Voxels along a side of the cube in which grey values are compared."""
@@ -27,7 +33,11 @@ _POOLED = 1.5
 
 @dataclass(frozen=True)
 class Round:
-    """One search: on voxels `factor` times coarser, up to `reach` voxels each way, smoothed by `stiffness_mm`."""
+    """One step: on voxels `factor` times coarser, up to `reach` voxels each way, smoothed by `stiffness_mm`.
+
+    A reach of 0 does not try displacements but climbs: the correlation's slope and curvature say where its top is, to a
+    fraction of a voxel.
+    """
 
     factor: int
     reach: int
@@ -39,7 +49,8 @@ ROUNDS = (
     Round(2, 2, 18.0),
     Round(2, 1, 14.0),
     Round(1, 2, 12.0),
-    Round(1, 1, 10.0),
+    Round(1, 0, 14.0),
+    Round(1, 0, 14.0),
 )
 _PULLS = (0.003, 0.01, 0.03, 0.1, 0.3)
 """How strongly a place is drawn to what its neighbourhood does, rising, per squared voxel of difference."""
@@ -87,7 +98,8 @@ def deform(baseline: View, followup: View, start: AffineMap) -> tuple[FieldMap, 
 
 def _shared_part(baseline: View, followup: View, start: AffineMap) -> View | None:
     """What of the baseline lies near the follow-up, with a margin."""
-    low, high = baseline.geometry.around(start.inverse()(followup.geometry.corners_mm), _MARGIN_VOXELS * baseline.spacing_mm)
+    reach_mm = _MARGIN_VOXELS * baseline.spacing_mm
+    low, high = baseline.geometry.around(start.inverse()(followup.geometry.corners_mm), reach_mm)
     covered = baseline.geometry.clip(low, high)
     return None if covered is None else baseline.crop(*covered)
 
@@ -98,29 +110,39 @@ def _carried(here: View, there: View, start: AffineMap, state: _State) -> View:
     index = np.indices(here.geometry.shape, dtype=np.float32) + state.there
     index = np.einsum("ij,jdhw->idhw", matrix[:3, :3], index) + matrix[:3, 3, None, None, None]
     array = ndimage.map_coordinates(there.array, index, order=1, mode="nearest", output=np.float32)
-    seen = ndimage.map_coordinates(there.seen.astype(np.float32), index, order=1, mode="grid-constant", output=np.float32)
-    body = ndimage.map_coordinates(there.body.astype(np.float32), index, order=1, mode="grid-constant", output=np.float32)
-    return View(array, body > 0.5, seen > 0.5, here.geometry)
+    seen, body = (
+        ndimage.map_coordinates(mask.astype(np.float32), index, order=1, mode="grid-constant", output=np.float32) > 0.5
+        for mask in (there.seen, there.body)
+    )
+    return View(array, body, seen, here.geometry)
 
 
 def _velocity(fixed: View, moved: View, step: Round) -> Steps:
-    """What brings `moved` to `fixed`, from searching both ways."""
+    """What brings `moved` to `fixed`, from looking both ways."""
     stride = 2 if min(fixed.geometry.shape) >= 12 else 1
-    offsets = np.array(list(itertools.product(range(-step.reach, step.reach + 1), repeat=3)))
+    offsets = _NEXT_TO if step.reach == 0 else _all_within(step.reach)
+    choose = _uphill if step.reach == 0 else _smoothest
     onward, returning = _correlations(fixed, moved, offsets, stride)
     sigma = step.stiffness_mm / fixed.spacing_mm / stride
-    forth = _smoothest(onward, offsets, _trust(fixed, moved, stride), sigma)
-    back = _smoothest(returning, offsets, _trust(moved, fixed, stride), sigma)
-    coarse = (forth - back) / 2
-    shape = np.array(fixed.geometry.shape)
-    spread = [
-        ndimage.affine_transform(
-            part, np.full(3, 1 / stride), output_shape=tuple(shape), order=1, mode="nearest", output=np.float32
-        )
+    forth = choose(onward, offsets, _trust(fixed, moved, stride), sigma)
+    back = choose(returning, offsets, _trust(moved, fixed, stride), sigma)
+    return _spread((forth - back) / 2, stride, fixed.geometry.shape)
+
+
+def _all_within(reach: int) -> np.ndarray:
+    return np.array(list(itertools.product(range(-reach, reach + 1), repeat=3)))
+
+
+def _spread(coarse: Steps, stride: int, shape: tuple[int, int, int]) -> Float[np.ndarray, "3 D H W"]:
+    """From every `stride`-th voxel to all of them."""
+    if stride == 1:
+        return coarse
+    scale = np.full(3, 1 / stride)
+    full = [
+        ndimage.affine_transform(part, scale, output_shape=shape, order=1, mode="nearest", output=np.float32)
         for part in coarse
     ]
-    smooth = [ndimage.gaussian_filter(part, stride / 2, mode="nearest") for part in spread] if stride > 1 else spread
-    return np.stack(smooth)
+    return np.stack([ndimage.gaussian_filter(part, stride / 2, mode="nearest") for part in full])
 
 
 def _correlations(
@@ -150,7 +172,7 @@ def _where_known(correlation: Float[np.ndarray, "o d h w"], share: Float[np.ndar
 
 @dataclass(frozen=True, eq=False)
 class _Local:
-    """Grey values less their local mean (0 where unseen), their local spread, and the share of the window that is seen."""
+    """Grey values less their local mean (0 where unseen), their local spread, and how much of the window is seen."""
 
     rest: Float[np.ndarray, "d h w"]
     spread: Float[np.ndarray, "d h w"]
@@ -202,3 +224,28 @@ def _smoothest(
         wanted = (moves.T @ weight / weight.sum(axis=0)).reshape(3, *shape)
         steps = np.stack([ndimage.gaussian_filter(part * trust, sigma, mode="nearest") / around for part in wanted])
     return steps.astype(np.float32)
+
+
+def _uphill(
+    correlation: Float[np.ndarray, "o d h w"], offsets: np.ndarray, trust: Float[np.ndarray, "d h w"], sigma: float
+) -> Steps:
+    """The top of a parabola through each place and its neighbours along each axis, in voxels, at most one.
+
+    Slope and curvature are smoothed before they are divided, so that places which know their answer (a border across
+    the axis) lend it to those which do not.
+    """
+    here = correlation[len(offsets) // 2]
+    # A lesion that grew or went does not look like itself; its surroundings decide, so that it is not pulled back.
+    trust = trust * np.clip(here, 0, 1) ** 2
+
+    def smooth(values: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
+        return ndimage.gaussian_filter(values, sigma, mode="nearest")
+
+    least = _LEAST_CURVATURE * (smooth(trust) + _FAINT)
+    steps = np.empty((3, *trust.shape), np.float32)
+    for axis in range(3):
+        before, after = correlation[axis], correlation[6 - axis]
+        slope = smooth(trust * (after - before) / 2)
+        curvature = smooth(trust * np.maximum(2 * here - after - before, 0))
+        steps[axis] = slope / (curvature + least)
+    return np.clip(steps, -1, 1)

@@ -147,7 +147,7 @@ def _grey(
 def _body(
     array: Float[np.ndarray, "d h w"], seen: Bool[np.ndarray, "d h w"], modality: Modality, spacing_mm: float
 ) -> Bool[np.ndarray, "d h w"]:
-    """The patient: the largest bright part, its holes filled slice by slice. Everything seen, when that is hardly less."""
+    """The patient: the largest bright part, its holes filled slice by slice; all that is seen if there is none."""
     level = -300.0 if modality == "CT" else _air_level(array[seen])
     bright = (array > level) & seen
     opened = ndimage.binary_opening(bright, iterations=max(1, round(6 / spacing_mm)))
