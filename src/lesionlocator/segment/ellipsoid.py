@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lesionlocator.geometry import Geometry
-from lesionlocator.prompt import Box
-from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
-from lesionlocator.segment.extent import known, read_extents
+from lesionlocator.prompt import Click
+from lesionlocator.segment.ask import Ask, Outline, Prepared, answer
+from lesionlocator.segment.extent import inscribed
+from lesionlocator.segment.grow import read_extents
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard
 
@@ -33,23 +33,15 @@ class Ellipsoid:
 
 
 def draw_ellipsoids(volume: Volume, ask: Ask) -> Mask:
-    """The inscribed ellipsoids of a lesion's boxes, as one mask."""
-    boxes = [extent.box for extent in read_extents(volume, ask)]
-    for box in boxes:
-        known(volume, box)
-    return inscribed(boxes, volume.geometry)
-
-
-def inscribed(boxes: Sequence[Box], geometry: Geometry) -> Mask:
-    """The voxels whose centres lie in one of the inscribed ellipsoids; a box that holds no centre gives its middle."""
-    covered = geometry.clip(*geometry.around(np.concatenate([box.points_mm for box in boxes])))
-    if covered is None:
-        raise NotOutlined("the prompt lies outside the scan")
-    region = geometry.crop(*covered)
-    array = np.zeros(region.shape, bool)
-    for box in boxes:
-        painted = box.paint_ellipsoid(region)
-        if not painted.any() and bool(region.contains(box.centre[None])[0]):
-            painted[tuple(np.round(region.world_to_index(box.centre[None])[0]).astype(int))] = True
-        array |= painted
-    return Mask.from_array(array, region)
+    """The inscribed ellipsoids of a lesion's boxes, as one mask, without a ball round every negative click."""
+    extents = read_extents(volume, ask)
+    mask = inscribed([extent.box for extent in extents], volume.geometry)
+    against = [prompt.at for prompt in ask if isinstance(prompt, Click) and not prompt.positive]
+    if not against:
+        return mask
+    index = np.argwhere(mask.array)
+    reach_mm = min(extent.click_reach_mm for extent in extents)
+    left = np.array(mask.array)
+    for at_mm in against:
+        left[tuple(index[np.linalg.norm(mask.points_mm - at_mm, axis=1) <= reach_mm].T)] = False
+    return Mask.from_array(left, mask.geometry)
