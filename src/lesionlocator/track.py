@@ -14,7 +14,7 @@ from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Rules, Scene, Sighting, locate
 from lesionlocator.parts import count_parts, distinct, join, join_overlapping, shared_share, touch
 from lesionlocator.prompt import Box, Click, Prompt, Shape
-from lesionlocator.segment import Segmenter
+from lesionlocator.segment import Follower, Prepared, Segmenter
 from lesionlocator.segment.visit import outlined, segment_timepoint
 from lesionlocator.volume import Mask, Volume
 
@@ -29,8 +29,9 @@ _MERGED_SHARE = 0.1
 class Following:
     """How lesions are followed."""
 
-    align: str | Aligner = DEFAULT_ALIGNER
-    """Name of a row of `ALIGNERS`, or a function (baseline, followup) -> Alignment."""
+    align: str | Aligner | None = None
+    """Name of a row of `ALIGNERS`, or a function (baseline, followup) -> Alignment. None: a model that follows lesions
+    by itself does so; for any other it is the default aligner."""
     verified: Verified = field(default_factory=dict)
     """Prompts of a reader for some of the later scans."""
     rules: Rules = field(default_factory=Rules)
@@ -125,6 +126,7 @@ class _Chain:
     ) -> None:
         self.timepoints = list(timepoints)
         self.segmenter, self.settings, self.say = segmenter, settings, say
+        self.follower = segmenter if isinstance(segmenter, Follower) and settings.align is None else None
         self.links: list[Link] = []
         self.warnings: list[str] = []
         self.last_seen: dict[str, Place] = {
@@ -132,6 +134,7 @@ class _Chain:
         }
         self.ended: dict[str, Lesion] = {}
         self._volumes: dict[int, Volume] = {}
+        self._prepared: dict[int, Prepared] = {}
         self._alignments: dict[int, Alignment] = {}
         for lesion in timepoints[0].lesions:
             if lesion.mask is None and len(timepoints) > 1:
@@ -144,6 +147,8 @@ class _Chain:
         self.say(f"{timepoint.name}: following {len(self.last_seen)} lesions")
         if timepoint.name in self.settings.verified:
             lesions, links = self._by_reader(index)
+        elif self.follower is not None:
+            lesions, links = self._by_follower(index, self.follower)
         else:
             lesions, links = self._by_model(index, self._carry(index))
         lesions = self._in_order(lesions)
@@ -169,6 +174,29 @@ class _Chain:
         order = list(self.last_seen)
         return sorted(carried, key=lambda item: order.index(item.lesion.id))
 
+    def _by_follower(self, index: int, follower: Follower) -> tuple[list[Lesion], list[Link]]:
+        """What a model that follows lesions itself says, all lesions of one scan together; it tells no splits or merges."""
+        lesions: list[Lesion] = []
+        links: list[Link] = []
+        for source in sorted({place[0] for place in self.last_seen.values()}):
+            places = [place for place in self.last_seen.values() if place[0] == source]
+            found = [self.timepoints[source].lesion(lesion_id) for _, lesion_id in places]
+            masks = [lesion.mask for lesion in found if lesion is not None and lesion.mask is not None]
+            answers = follower.follow(self._ready(source), self._ready(index), masks)
+            for place, answer in zip(places, answers, strict=True):
+                if answer.mask is None:
+                    reason = "the scan does not cover its place"
+                    self._end(index, place, Ending.OUTSIDE, reason, lesions=lesions, links=links)
+                elif answer.mask.is_empty:
+                    reason = "the model sees nothing of it any more"
+                    self._end(index, place, Ending.VANISHED, reason, lesions=lesions, links=links)
+                else:
+                    lesions.append(Lesion(place[1], (), answer.mask, Status.OUTLINED))
+                    links.append(Link(place, index, (index, place[1])))
+                    self.ended.pop(place[1], None)
+        self.last_seen.update({lesion.id: (index, lesion.id) for lesion in lesions if lesion.mask is not None})
+        return lesions, links
+
     def _by_model(self, index: int, carried: list[_Carried]) -> tuple[list[Lesion], list[Link]]:
         lesions: list[Lesion] = []
         links: list[Link] = []
@@ -178,7 +206,7 @@ class _Chain:
             if ending is None:
                 present.append(item)
             else:
-                self._end(index, item, *ending, lesions=lesions, links=links)
+                self._end(index, item.place, *ending, lesions=lesions, links=links)
         for group in _merged_groups(present):
             self._outline_group(index, group, lesions, links)
         return lesions, links
@@ -192,18 +220,19 @@ class _Chain:
         return None
 
     def _end(
-        self, index: int, item: _Carried, ending: Ending, reason: str, *, lesions: list[Lesion], links: list[Link]
+        self, index: int, place: Place, ending: Ending, reason: str, *, lesions: list[Lesion], links: list[Link]
     ) -> None:
         status = {Ending.OUTSIDE: Status.OUTSIDE, Ending.VANISHED: Status.ABSENT}.get(ending, Status.FAILED)
-        lesions.append(Lesion(item.lesion.id, (), None, status, reason))
-        if self.ended.get(item.lesion.id, Lesion("")).status is not status:
-            links.append(Link(item.place, index, ending, reason, None, "model" if status is Status.FAILED else "rule"))
-        self.ended[item.lesion.id] = lesions[-1]
+        lesions.append(Lesion(place[1], (), None, status, reason))
+        if self.ended.get(place[1], Lesion("")).status is not status:
+            by_model = status is Status.FAILED or self.follower is not None
+            links.append(Link(place, index, ending, reason, None, "model" if by_model else "rule"))
+        self.ended[place[1]] = lesions[-1]
 
     def _outline_group(self, index: int, group: list[_Carried], lesions: list[Lesion], links: list[Link]) -> None:
         """One lesion, or several that have merged, outlined; a lesion may come out in several parts."""
         keeper = max(group, key=lambda item: item.mask.voxels)
-        asks = self._asks(index, group, keeper)
+        asks = self._asks(group, keeper)
         prepared = self.segmenter.prepare(self._volume(index))
         geometry = self.timepoints[index].geometry
         asked = [Lesion(keeper.lesion.id, ask) for ask in asks]
@@ -214,7 +243,7 @@ class _Chain:
         found = [outlines[i][0] for i in distinct([mask for _, mask in outlines])]
         if not found:
             for item in group:
-                self._end(index, item, Ending.UNSURE, answers[0].reason, lesions=lesions, links=links)
+                self._end(index, item.place, Ending.UNSURE, answers[0].reason, lesions=lesions, links=links)
             return
         ids = [keeper.lesion.id, *(self._fresh_id(keeper.lesion.id, n) for n in range(1, len(found)))]
         parts = [replace(lesion, id=lesion_id) for lesion_id, lesion in zip(ids, found, strict=True)]
@@ -229,11 +258,11 @@ class _Chain:
             links.extend(Link(item.place, index, (index, part.id), reason, confidence) for part in parts)
         self.last_seen.update({part.id: (index, part.id) for part in parts})
 
-    def _asks(self, index: int, group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
+    @staticmethod
+    def _asks(group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
         parts = join_overlapping([part for item in group for part in item.sighting.parts])
-        geometry = self.timepoints[index].geometry
         if not parts:
-            return [tuple(prompt.moved(keeper.alignment, geometry) for prompt in _own_prompts(keeper.mask))]
+            return [(Shape(keeper.sighting.carried),)]
         if len(group) == 1 and len(parts) > 1 and count_parts(keeper.mask) > 1:
             parts = [join(parts)]
         return [(Shape(part),) for part in parts]
@@ -274,6 +303,11 @@ class _Chain:
             self._volumes[index] = self.timepoints[index].load()
         return self._volumes[index]
 
+    def _ready(self, index: int) -> Prepared:
+        if index not in self._prepared:
+            self._prepared[index] = self.segmenter.prepare(self._volume(index))
+        return self._prepared[index]
+
     def _alignment(self, source: int, index: int) -> Alignment:
         """Neighbouring scans are aligned, each pair once; between others the way leads over those in between."""
         found = self._between_neighbours(source)
@@ -285,7 +319,7 @@ class _Chain:
         if source not in self._alignments:
             names = f"{self.timepoints[source].name} -> {self.timepoints[source + 1].name}"
             self.say(f"{names}: aligning")
-            found = find_aligner(self.settings.align)(self._volume(source), self._volume(source + 1))
+            found = find_aligner(self.settings.align or DEFAULT_ALIGNER)(self._volume(source), self._volume(source + 1))
             self._alignments[source] = found
             self.warnings.extend(f"{names}: {warning}" for warning in found.warnings)
         return self._alignments[source]
@@ -294,6 +328,7 @@ class _Chain:
         """Keep only the scans that lesions will be carried from, so that long chains fit in memory."""
         needed = {place[0] for place in self.last_seen.values()} | {index}
         self._volumes = {i: volume for i, volume in self._volumes.items() if i in needed}
+        self._prepared = {i: prepared for i, prepared in self._prepared.items() if i in needed}
 
 
 def _name_of(link: Link) -> str:
