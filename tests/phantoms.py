@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lesionlocator.geometry import AffineMap, Geometry, PointMap
-from lesionlocator.volume import Volume
+from lesionlocator.volume import Modality, Volume
 
 AIR_HU, LUNG_HU, FAT_HU, MUSCLE_HU, LIVER_HU, BONE_HU = -1000.0, -800.0, -100.0, 40.0, 110.0, 600.0
 
@@ -63,3 +63,38 @@ def turned(degrees: float, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0
     matrix[:3, :3] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
     matrix[:3, 3] = shift_mm
     return AffineMap(matrix)
+
+
+def in_ellipsoid(geometry: Geometry, centre_mm: tuple[float, ...], radii_mm: tuple[float, ...]) -> np.ndarray:
+    """The voxels whose centres lie in an ellipsoid along the LPS axes."""
+    index = np.indices(geometry.shape).reshape(3, -1).T.astype(float)
+    scaled = (geometry.index_to_world(index) - np.array(centre_mm)) / np.array(radii_mm)
+    return (np.sum(scaled**2, axis=1) <= 1).reshape(geometry.shape)
+
+
+def painted(
+    geometry: Geometry,
+    values: dict[float, np.ndarray],
+    background: float = FAT_HU,
+    modality: Modality = "CT",
+    noise: float = 10.0,
+) -> Volume:
+    """A background with bodies of one value each, later ones over earlier ones, and noise."""
+    array = np.full(geometry.shape, background)
+    for value, where in values.items():
+        array[where] = value
+    array = array + np.random.default_rng(3).normal(0, noise, geometry.shape)
+    return Volume(array.astype(np.float32), geometry, modality, "painted")
+
+
+def stored_otherwise(volume: Volume, order: tuple[int, ...], signs: tuple[int, ...]) -> Volume:
+    """The same scan with its array axes permuted and flipped."""
+    array = volume.array.transpose(order)
+    affine = volume.geometry.affine.copy()
+    affine[:3, :3] = affine[:3, :3][:, list(order)]
+    for axis, sign in enumerate(signs):
+        if sign < 0:
+            affine[:3, 3] += affine[:3, axis] * (array.shape[axis] - 1)
+            affine[:3, axis] *= -1
+            array = np.flip(array, axis)
+    return Volume(array, Geometry(array.shape, affine), volume.modality, volume.name)

@@ -78,10 +78,14 @@ class ModelCard:
         maps: dict[str, Any] = {
             name: _mapping(entries[name], name, where) for name in ("settings", "files") if name in entries
         }
+        _check_settings(maps.get("settings", {}), where)
         _check_files(maps.get("files", {}), where)
         if not _NAME.fullmatch(texts["id"]):
             raise _bad_card(where, f"the id {texts['id']!r}")
-        return ModelCard(**texts, citation=str(entries.get("citation", "")), **lists, **maps)
+        citation = entries.get("citation", "")
+        if not isinstance(citation, str):
+            raise _bad_card(where, f"no text for `citation` ({citation!r})")
+        return ModelCard(**texts, citation=citation, **lists, **maps)
 
 
 _TEXTS = ("id", "kind", "title", "licence", "intended_use", "limits")
@@ -121,8 +125,8 @@ def verify(card: ModelCard, folder: Path) -> list[str]:
     return problems
 
 
-def import_model(folder: Path, name: str | None = None, into: Path | None = None) -> ModelCard:
-    """Copies a model folder into the user's models (or `into`), under its id or another name.
+def import_model(folder: Path, name: str | None = None, into: Path | None = None) -> Path:
+    """Copies a model folder into the user's models (or `into`), under its id or another name; gives the new folder.
 
     Only the card and the files on it are copied. All or nothing: the new folder appears by one rename, after the
     checksums of the copies were found right. Refused when there is a model of that name already.
@@ -141,7 +145,7 @@ def import_model(folder: Path, name: str | None = None, into: Path | None = None
                 shutil.copyfile(folder / file, part / file)
         refuse_if_damaged(card, part, shown_as=folder)
         part.rename(into / name)
-    return card
+    return into / name
 
 
 def find_model(name: str, within: Path | None = None) -> tuple[ModelCard, Path | None]:
@@ -165,10 +169,29 @@ def find_model(name: str, within: Path | None = None) -> tuple[ModelCard, Path |
 
 
 def list_models(within: Path | None = None) -> dict[str, ModelCard]:
-    """Every model that can be named: the embedded ones, then the user's imported ones (`within`)."""
+    """Every model that can be named: the embedded ones, then the user's imported ones (`within`).
+
+    Imported ones whose card cannot be read are left out here and are in `damaged_models`.
+    """
+    return MODELS | {name: card for name, card in _imported(within).items() if isinstance(card, ModelCard)}
+
+
+def damaged_models(within: Path | None = None) -> dict[str, str]:
+    """The user's imported models whose card cannot be read, each with the reason."""
+    return {name: card.found for name, card in _imported(within).items() if isinstance(card, Refused)}
+
+
+def _imported(within: Path | None) -> dict[str, ModelCard | Refused]:
     within = models_folder() if within is None else within
-    imported = sorted(within.glob(f"*/{CARD_FILE}")) if within.is_dir() else []
-    return MODELS | {file.parent.name: read_card(file.parent) for file in imported if _NAME.fullmatch(file.parent.name)}
+    folders = [file.parent for file in sorted(within.glob(f"*/{CARD_FILE}"))] if within.is_dir() else []
+    return {folder.name: _card_or_reason(folder) for folder in folders if _NAME.fullmatch(folder.name)}
+
+
+def _card_or_reason(folder: Path) -> ModelCard | Refused:
+    try:
+        return read_card(folder)
+    except Refused as refused:
+        return refused
 
 
 def refuse_if_damaged(card: ModelCard, folder: Path, shown_as: Path | None = None) -> None:
@@ -194,6 +217,12 @@ def _check_free(name: str, into: Path) -> None:
             needed="a name that is free",
             do=f"choose another name, or delete {into / name} first" if name not in MODELS else "choose another name",
         )
+
+
+def _check_settings(settings: Mapping[str, object], where: str) -> None:
+    for name, value in settings.items():
+        if not isinstance(value, bool | int | float | str):
+            raise _bad_card(where, f"the setting {name} = {value!r}, which is no number, word, true or false")
 
 
 def _check_files(files: Mapping[str, object], where: str) -> None:

@@ -51,7 +51,7 @@ def separation(inside: Float[np.ndarray, " n"], outside: Float[np.ndarray, " m"]
     cuts = np.quantile(np.concatenate([inside, outside]), np.linspace(0.02, 0.98, 49))
     share = [np.searchsorted(np.sort(values), cuts, side="right") / len(values) for values in (inside, outside)]
     difference = share[1] - share[0]
-    return float(difference.max()), float(-difference.min())
+    return max(0.0, float(difference.max())), max(0.0, float(-difference.min()))
 
 
 def settle(

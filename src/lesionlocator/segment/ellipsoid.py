@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lesionlocator.errors import Refused
 from lesionlocator.prompt import Click
 from lesionlocator.segment.ask import Ask, Outline, Prepared, answer
 from lesionlocator.segment.extent import inscribed
@@ -20,6 +21,14 @@ class Ellipsoid:
     """Draws the inscribed ellipsoid of every box on the scan's own voxels."""
 
     card: ModelCard
+
+    def __post_init__(self) -> None:
+        if self.card.settings:
+            raise Refused(
+                found=f"the settings {', '.join(self.card.settings)} on the card of {self.card.id}",
+                needed="none: an ellipsoid has no settings",
+                do="mend the model card",
+            )
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -36,15 +37,15 @@ class Intensity:
     @staticmethod
     def from_card(card: ModelCard, quality: str) -> Intensity:
         """With the rules on a card; rules that are not on it stay as they are."""
-        try:
-            rules = replace(Rules(), **dict(card.settings))
-        except TypeError:
+        wrong = [name for name, value in card.settings.items() if not _is_rule(name, value)]
+        if wrong:
             raise Refused(
-                found=f"the settings {', '.join(card.settings)} on the card of {card.id}",
-                needed=f"only {', '.join(Rules.__dataclass_fields__)}",
+                found=f"the settings {', '.join(wrong)} on the card of {card.id}",
+                needed=f"numbers for some of {', '.join(Rules.__dataclass_fields__)}",
                 do="mend the model card",
-            ) from None
-        return Intensity(card, rules, VOXELS[quality])
+            )
+        numbers: dict[str, Any] = dict(card.settings)
+        return Intensity(card, replace(Rules(), **numbers), VOXELS[quality])
 
     @property
     def name(self) -> str:
@@ -60,6 +61,12 @@ class Intensity:
         extents = read_extents(volume, ask)
         masks = [refine(volume, ask, extent, self.rules, self.voxels) for extent in extents]
         return masks[0] if len(masks) == 1 else _together(masks, volume)
+
+
+def _is_rule(name: str, value: object) -> bool:
+    if name == "rounds":
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return name in Rules.__dataclass_fields__ and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _together(masks: Sequence[Mask], volume: Volume) -> Mask:
