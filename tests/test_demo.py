@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,12 @@ def test_the_archive_is_fetched_by_pip_without_running_any_of_it(tmp_path):
 
 
 @pytest.mark.usefixtures("expected")
+def test_a_cache_folder_may_be_given_as_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert archive.public_scans(Path("cache"))["lung1"][1].read_bytes() == b"outline of lung1"
+
+
+@pytest.mark.usefixtures("expected")
 def test_the_second_time_nothing_is_fetched(tmp_path, monkeypatch):
     archive.public_scans(tmp_path)
     monkeypatch.setattr(archive, "_download", lambda *_, **__: pytest.fail("fetched again"))
@@ -107,6 +114,22 @@ def test_without_a_network_the_reason_is_one_line(tmp_path):
         archive.public_scans(tmp_path)
     assert refusal.value.found.startswith("no way to fetch the public scans (")
     assert "\n" not in refusal.value.found
+
+
+def test_a_connection_that_fails_is_called_that(shelf, tmp_path, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    with pytest.raises(Refused, match="no connection to the package index"):
+        archive.public_scans(tmp_path / "cache")
+
+
+def test_an_archive_that_pip_did_not_leave_is_not_called_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_pip", lambda: [sys.executable, "-c", "pass"])
+    with pytest.raises(Refused, match="pip brought no pyradiomics") as refusal:
+        archive.public_scans(tmp_path)
+    assert not isinstance(refusal.value, archive.Damaged)
 
 
 # ------------------------------------------------------------------------------------------ the made-up chest

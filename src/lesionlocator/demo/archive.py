@@ -84,7 +84,8 @@ def _fetched(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     for again in (False, True):
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            arrived = _download(Path(folder), again=again)
+            # Whole path: pip runs in that folder, where a relative one would mean another place.
+            arrived = _download(Path(folder).resolve(), again=again)
             if _is_sound(arrived):
                 arrived.replace(archive)
                 return archive
@@ -113,7 +114,9 @@ def _download(folder: Path, *, again: bool) -> Path:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unreachable(type(error).__name__) from error
     if done.returncode:
-        raise _unreachable(_last_error(done.stderr))
+        raise _unreachable(_what_pip_said(done.stderr))
+    if not (folder / _FILE).is_file():
+        raise _unreachable(f"pip brought no {_FILE}")
     return folder / _FILE
 
 
@@ -134,7 +137,10 @@ def _unreachable(why: str) -> Refused:
     )
 
 
-def _last_error(stderr: str) -> str:
+def _what_pip_said(stderr: str) -> str:
+    # Without a network pip warns of the broken connection, and then only says that it found no such package.
+    if "connection broken" in stderr:
+        return "no connection to the package index"
     lines = [line.strip() for line in stderr.splitlines() if line.startswith("ERROR:")]
     return lines[-1].removeprefix("ERROR:").strip()[:160] if lines else "pip failed"
 
