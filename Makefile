@@ -24,13 +24,13 @@ demo: $(VENV)/.base
 	@$(BIN)/lesionlocator demo
 
 test: lint
-	@$(BIN)/python -m pytest -q -n 2 --dist=loadgroup
+	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal
 
 # The tests again with the oldest packages that pyproject.toml allows, in an environment of its own. The wheel has been
 # tried already; that old packages deprecate each other is not our concern.
 lowest:
 	@$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest
-	@.venv-lowest/bin/python -m pytest -q -n 2 -W ignore::DeprecationWarning --ignore tests/test_wheel.py
+	@.venv-lowest/bin/python -m pytest -q -n 2 --dist=worksteal -W ignore::DeprecationWarning --ignore tests/test_wheel.py
 
 lint: $(VENV)/.dev
 	@echo "style, types, layers"

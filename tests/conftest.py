@@ -36,3 +36,8 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the shared scans, which are not part of the repository")
     return SHARED
+
+
+def pytest_collection_modifyitems(items):
+    """The clean installation first: one worker sets it up while the other begins with the second half of the tests."""
+    items.sort(key=lambda item: item.path.name != "test_wheel.py")

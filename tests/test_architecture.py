@@ -38,12 +38,12 @@ def words(name):
 
 @pytest.mark.parametrize("module", of(*VALUES, *ABILITIES))
 def test_a_value_or_an_ability_opens_no_file_and_prints_nothing(module):
-    assert not OPENS & set(calls(ast.parse(module.read_text())))
+    assert not OPENS & set(calls(ast.parse(module.read_text(encoding="utf-8"))))
 
 
 @pytest.mark.parametrize("module", named(MODULES))
 def test_a_module_opens_with_one_sentence(module):
-    text = module.read_text()
+    text = module.read_text(encoding="utf-8")
     if not text.strip():
         return
     said = ast.get_docstring(ast.parse(text)) or ""
@@ -54,11 +54,13 @@ def test_a_module_opens_with_one_sentence(module):
 
 @pytest.mark.parametrize("module", named(MODULES))
 def test_a_module_can_be_read_in_one_sitting(module):
-    assert len(module.read_text().splitlines()) <= 500
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 @pytest.mark.parametrize("module", named(MODULES))
 def test_files_and_classes_are_named_after_what_they_are(module):
-    classes = [node.name for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.ClassDef)]
+    classes = [
+        node.name for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)
+    ]
     for name in [module.stem, *classes]:
         assert not BANNED & words(name)

@@ -44,14 +44,14 @@ def tables():
         table.update(rows)
 
 
-@pytest.mark.parametrize("page", named(page for page in PAGES if CODE.search(page.read_text())))
+@pytest.mark.parametrize("page", named(page for page in PAGES if CODE.search(page.read_text(encoding="utf-8"))))
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, tables):
     stage(tmp_path)
     monkeypatch.chdir(tmp_path)
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
-    for block in CODE.finditer(page.read_text()):
-        line = page.read_text()[: block.start()].count("\n") + 1
+    for block in CODE.finditer(page.read_text(encoding="utf-8")):
+        line = page.read_text(encoding="utf-8")[: block.start()].count("\n") + 1
         # Blank lines in front make a traceback point at the line of the page.
         exec(compile("\n" * line + block.group(1), str(page), "exec", dont_inherit=True), vars(module))
 
@@ -59,7 +59,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
 @pytest.mark.parametrize("page", named(PAGES))
 def test_every_relative_link_of_a_page_leads_somewhere(page):
     broken = []
-    for target in LINK.findall(FENCED.sub("", page.read_text())):
+    for target in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -74,14 +74,14 @@ def test_every_file_that_a_page_names_exists(page):
     homes = [REPOSITORY, REPOSITORY / "src/lesionlocator", page.parent]
     missing = [
         path
-        for path in NAMED_FILE.findall(FENCED.sub("", page.read_text()))
+        for path in NAMED_FILE.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
         if not any((home / path).exists() for home in homes)
     ]
     assert not missing
 
 
 def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 

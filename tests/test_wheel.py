@@ -18,11 +18,12 @@ UNREACHABLE = ("NewConnectionError", "Temporary failure in name resolution", "Ne
 WITH_TORCH = ("lesionlocator.network", "lesionlocator.published")
 HEAVY = ("torch", "SimpleITK", "matplotlib", "nibabel", "pydicom", "scipy", "skimage")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 
 
 def run(*command, **options):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
+    words = [str(part) for part in command]
+    return subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=False, **options)
 
 
 def pip(python, *arguments):
@@ -111,9 +112,11 @@ def test_nothing_heavy_is_imported_before_it_is_needed(script):
 
 
 def test_the_oldest_packages_that_are_tested_are_the_oldest_that_are_allowed():
-    asked = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    asked = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     lowest = dict(
-        re.findall(r"^([\w-]+)==([\d.]+)$", (REPOSITORY / "constraints-lowest.txt").read_text(), re.MULTILINE)
+        re.findall(
+            r"^([\w-]+)==([\d.]+)$", (REPOSITORY / "constraints-lowest.txt").read_text(encoding="utf-8"), re.MULTILINE
+        )
     )
     allowed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups() for requirement in asked)
     assert allowed.keys() == lowest.keys()
@@ -122,8 +125,8 @@ def test_the_oldest_packages_that_are_tested_are_the_oldest_that_are_allowed():
 
 
 def test_the_citation_and_the_changelog_know_the_version():
-    assert f"\nversion: {lesionlocator.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
-    assert f"\n## {lesionlocator.__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert f"\nversion: {lesionlocator.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {lesionlocator.__version__}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_public_names_are_at_most_fifteen_and_all_resolve():
