@@ -22,6 +22,7 @@ __all__ = ["ALIGNERS", "DEFAULT_ALIGNER", "Aligner", "FieldMap", "align_quality"
 Aligner = Callable[[Volume, Volume], Alignment]
 
 _STARTS = 4
+_NEGLIGIBLE = 0.01
 _LITTLE = 0.15
 """Mean local correlation below which two scans hardly show the same thing."""
 
@@ -64,8 +65,8 @@ def deformable(baseline: Volume, followup: Volume) -> Alignment:
     there, back = fields
     forward = compose(there, start)
     quality = likeness(first, second, forward)
-    if quality < before:
-        warnings = (*warnings, "the deformation brought the scans no closer; the affine alignment stands")
+    if quality <= before:
+        warnings = (*warnings, *_worse(before, quality, "the deformation", "affine"))
         return Alignment.from_affine(start, "deformable", (*warnings, *_doubts(before)))
     folded = int((there.volume_change() <= 0).sum())
     if folded:
@@ -108,10 +109,10 @@ def _affine(first: View, second: View) -> tuple[AffineMap, float, tuple[str, ...
         return (
             start,
             before,
-            (*warnings, "the affine search stretched by more than a quarter; the rigid alignment stands"),
+            (*warnings, "an affine map would stretch by more than a quarter; the rigid alignment stands"),
         )
-    if after < before:
-        return start, before, (*warnings, "the affine search brought the scans no closer; the rigid alignment stands")
+    if after <= before:
+        return start, before, (*warnings, *_worse(before, after, "the affine search", "rigid"))
     return found, after, warnings
 
 
@@ -121,6 +122,13 @@ def _attempt(first: View, second: View, start: AffineMap, factors: tuple[int, ..
         return rigid_map(first, second, start, factors)
     except RuntimeError:
         return None
+
+
+def _worse(before: float, after: float, what: str, kept: str) -> tuple[str, ...]:
+    """Words for a step that led away; none for one that found nothing to improve."""
+    if before - after < _NEGLIGIBLE:
+        return ()
+    return (f"{what} led away (agreement {before:.2f} before, {after:.2f} after); the {kept} alignment stands",)
 
 
 def _doubts(quality: float) -> tuple[str, ...]:
