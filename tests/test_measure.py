@@ -41,6 +41,14 @@ def test_a_lesion_longest_along_the_body_is_measured_across_it():
     assert found.long_mm == pytest.approx(12.0, abs=1.2)
 
 
+def test_parts_that_do_not_touch_are_not_measured_across_the_gap():
+    array = np.zeros(AXIAL.shape, bool)
+    array[10, 10:20, 10:14] = True
+    array[10, 40:43, 60:63] = True
+    found = measure_diameters(Mask.from_array(array, AXIAL))
+    assert found.long_mm == pytest.approx(0.7 * np.hypot(10, 3), abs=0.3)
+
+
 def test_one_voxel_is_as_wide_as_it_is():
     geometry = Geometry((1, 1, 1), np.array([[0, 0, 0.8, 0], [0, 0.6, 0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]]))
     found = measure_diameters(Mask.from_array(np.ones((1, 1, 1), bool), geometry))

@@ -67,10 +67,15 @@ class Geometry:
         return self.index_to_world(_UNIT_CORNERS * np.array(self.shape) - 0.5)
 
     def index_to_world(self, index: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return _applied(self.affine, index)
 
     def world_to_index(self, at_mm: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        return np.linalg.solve(self.affine[:3, :3], (at_mm - self.affine[:3, 3]).T).T
+        # The origin first: far from it, the inverse alone would lose digits.
+        return np.einsum("ij,nj->ni", self._to_index, at_mm - self.affine[:3, 3])
+
+    @cached_property
+    def _to_index(self) -> Float[np.ndarray, "3 3"]:
+        return np.linalg.inv(self.affine[:3, :3])
 
     def contains(self, at_mm: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
         """Which points lie in a voxel of this grid (faces at -0.5 and shape - 0.5, a rounding error forgiven)."""
@@ -131,7 +136,7 @@ class AffineMap:
     matrix: Float[np.ndarray, "4 4"]
 
     def __call__(self, at_mm: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        return at_mm @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+        return _applied(self.matrix, at_mm)
 
     def inverse(self) -> AffineMap:
         return AffineMap(np.linalg.inv(self.matrix))
@@ -192,6 +197,11 @@ class Alignment:
     @staticmethod
     def from_affine(forward: AffineMap, method: str = "given", warnings: tuple[str, ...] = ()) -> Alignment:
         return Alignment(forward, forward.inverse(), method, warnings)
+
+
+def _applied(matrix: Float[np.ndarray, "4 4"], points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    # einsum, because a matrix product of millions of points with a 3 x 3 matrix only makes BLAS start its threads.
+    return np.einsum("ij,nj->ni", matrix[:3, :3], points) + matrix[:3, 3]
 
 
 def index3(values: object) -> Index3:

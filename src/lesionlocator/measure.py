@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,7 +121,8 @@ def measure_diameters(mask: Mask) -> Diameters:
     """Longest diameter in an axial slice and the short axis perpendicular to it, as RECIST 1.1 reads them.
 
     Axial is the array plane whose normal is nearest to the patient's long axis. Lengths reach from voxel face to voxel
-    face: one voxel of 1 mm has a diameter of 1 mm. Perpendicular chords are those of the slice's convex hull.
+    face: one voxel of 1 mm has a diameter of 1 mm. Of a lesion that shows in several parts on a slice, each is measured
+    for itself, and the longest counts; chords are those of a part's convex hull.
 
     Reference: Eisenhauer et al. 2009, RECIST 1.1, doi:10.1016/j.ejca.2008.10.026.
     """
@@ -129,8 +130,8 @@ def measure_diameters(mask: Mask) -> Diameters:
         raise Refused(found="an empty mask", needed="a lesion to measure", do="ask `is_empty` first")
     axis = axial_axis(mask.geometry)
     slices = np.moveaxis(mask.array, axis, 0)
-    positions = np.flatnonzero(slices.any(axis=(1, 2)))
-    hulls = [(int(position), _hull(slices[position], mask.geometry, axis)) for position in positions]
+    positions = [int(position) for position in np.flatnonzero(slices.any(axis=(1, 2)))]
+    hulls = [(at, _hull(part, mask.geometry, axis)) for at in positions for part in _parts(slices[at])]
     position, hull = max(hulls, key=lambda item: _longest(item[1])[0])
     return _in_world(_axes_of(hull), position, mask.geometry, axis)
 
@@ -184,6 +185,13 @@ class _Axes:
     short_mm: float
     long_index: Float[np.ndarray, "2 2"]
     short_index: Float[np.ndarray, "2 2"]
+
+
+def _parts(slice_: Bool[np.ndarray, "a b"]) -> Iterator[Bool[np.ndarray, "a b"]]:
+    from scipy.ndimage import label
+
+    labels, count = label(slice_, np.ones((3, 3)))
+    return (np.asarray(labels == part) for part in range(1, int(count) + 1))
 
 
 def _hull(slice_: Bool[np.ndarray, "a b"], geometry: Geometry, axis: int) -> _Hull:
