@@ -13,11 +13,13 @@ from cyclopts import App, CycloptsError, Parameter
 
 from lesionlocator import __version__
 from lesionlocator.errors import Refused
+from lesionlocator.evaluate.settings import EvaluateSettings
 from lesionlocator.run import BatchSettings, Modality, SegmentSettings, TrackSettings
 from lesionlocator.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from lesionlocator.evaluate import ScoredLesion
+    from lesionlocator.evaluate.comparison import Compared
+    from lesionlocator.evaluate.files import ScoredLesion
     from lesionlocator.run import Finished
 
 DONE, NOTHING, PARTLY, INTERRUPTED = 0, 2, 3, 130
@@ -37,7 +39,9 @@ app = App(
 )
 models_app = App(name="models", help="The models that can be used: list them, add one, check one.")
 prompts_app = App(name="prompts", help="Prompt files of all kinds.")
+evaluate_app = App(name="evaluate", help="How good it is: every claim comes out of this command.")
 app.command(models_app)
+app.command(evaluate_app)
 app.command(prompts_app)
 
 
@@ -162,7 +166,7 @@ def score(predicted: Path, truth: Path, /) -> Answer:
     truth
         The true one, or a folder with files of the same names.
     """
-    from lesionlocator.evaluate import MISSING, mean_scores, score_files
+    from lesionlocator.evaluate.files import MISSING, mean_scores, score_files
 
     lesions = score_files(predicted, truth)
     means = mean_scores(lesions)
@@ -171,6 +175,43 @@ def score(predicted: Path, truth: Path, /) -> Answer:
             say(f"{lesion.name} {lesion.lesion_id}: {lesion.reason}".replace(" :", ":"))
     code = PARTLY if any(lesion.score is None or lesion.reason == MISSING for lesion in lesions) else DONE
     return Answer({**means, "lesions": [lesion.to_json() for lesion in lesions]}, _score_text(lesions, means), code)
+
+
+@evaluate_app.default
+def evaluate(protocol: str, /, *, settings: Annotated[EvaluateSettings, Flat]) -> Answer:
+    """Measure methods by a protocol: tables, curves and the worst cases on one page, beside JSON and CSV.
+
+    `lesionlocator evaluate compare A.json B.json` compares two results.
+
+    Parameters
+    ----------
+    protocol
+        prompts, robustness, interactive, tracking or zero-shot, or the path of a protocol file (TOML).
+    """
+    from lesionlocator.evaluate.run import run_evaluation
+
+    done = run_evaluation(protocol, settings, say)
+    means = [entry for entry in done.results["summary"] if entry["by"] == "all" and entry["score"] == "dice"]
+    value = {"report": str(done.page), "dice": means, "problems": done.problems, "skipped": done.results["skipped"]}
+    return Answer(value, _dice_text(means, done.page), PARTLY if done.problems else DONE)
+
+
+@evaluate_app.command
+def compare(first: Path, second: Path, /) -> Answer:
+    """Compare two results of one protocol; exit code 3 when a score fell by more than its interval.
+
+    Parameters
+    ----------
+    first
+        The `results.json` of the older evaluation.
+    second
+        That of the newer one.
+    """
+    from lesionlocator.evaluate.comparison import compare_results
+
+    found = compare_results(first, second)
+    fell = any(entry.difference.is_fall for entry in found)
+    return Answer([entry.to_json() for entry in found], _compared_text(found), PARTLY if fell else DONE)
 
 
 @prompts_app.command
@@ -213,18 +254,24 @@ def list_models() -> Answer:
 
 @models_app.command(name="import")
 def import_(folder: Path, name: str, /) -> Answer:
-    """Copy a model folder (model.json and its files) into the user's models, to be used by name.
+    """Copy a model folder, or convert the published checkpoint, into the user's models, to be used by name.
 
     Parameters
     ----------
     folder
-        A folder with a `model.json`.
+        A folder with a `model.json`, or the published `LesionLocatorCheckpoint` folder.
     name
         The name to give it.
     """
-    from lesionlocator.weights import import_model
+    from lesionlocator.weights import import_model, is_published, models_folder
 
-    into = import_model(folder, name)
+    if is_published(folder):
+        from lesionlocator.published.importing import import_published
+
+        into = import_published(folder, name)
+    else:
+        import_model(folder, name)
+        into = models_folder() / name
     return Answer({"name": name, "folder": str(into)}, f"{name} is now a model of yours: {into}")
 
 
@@ -342,6 +389,30 @@ def _score_text(lesions: Sequence[ScoredLesion], means: Mapping[str, float | Non
         values = lesion.to_json()
         lines.append(f"{lesion.name:24} {lesion.lesion_id:>8} " + _cells([values[column] for column in columns]))
     lines.append(f"{'mean':24} {'':>8} " + _cells([means[column] for column in columns]))
+    return "\n".join(lines)
+
+
+def _dice_text(means: Sequence[Mapping[str, Any]], page: Path) -> str:
+    lines = [f"{'prompt':28} {'method':20} {'lesions':>7} {'Dice':>7}   95 % interval"]
+    for entry in means:
+        low, high = entry["interval"] or (None, None)
+        spread = "" if low is None else f"{low:.3f} to {high:.3f}"
+        lines.append(
+            f"{entry['prompt']:28} {entry['method']:20} {entry['lesions']:7} {entry['over_lesions']:7.3f}   {spread}"
+        )
+    return "\n".join([*(line.rstrip() for line in lines), "", f"open {page}"])
+
+
+def _compared_text(found: Sequence[Compared]) -> str:
+    lines = [f"{'method':30} {'prompt':24} {'score':6} {'lesions':>7} {'change':>8}   95 % interval"]
+    for entry in found:
+        mean = entry.difference.mean
+        spread = f"{mean.interval[0]:+.4f} to {mean.interval[1]:+.4f}" if mean.interval else "one patient: no interval"
+        verdict = "  fell" * entry.difference.is_fall + "  rose" * entry.difference.is_rise
+        lines.append(
+            f"{entry.method:30} {entry.prompt:24} {entry.score:6} {mean.lesions:7} {mean.over_lesions or 0.0:+8.4f}   "
+            f"{spread}{verdict}"
+        )
     return "\n".join(lines)
 
 

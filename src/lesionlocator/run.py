@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Modality = Literal["CT", "MR", "PT"]
 Quality = Literal["fast", "balanced", "max"]
+Precision = Literal["fp32", "bf16", "fp16"]
 _SHELF_BYTES = 2_000_000_000
 
 
@@ -43,11 +44,17 @@ class SegmentSettings:
     model: str = DEFAULT_MODEL
     """Name of a model (see `lesionlocator models`), or a model folder."""
     quality: Quality = "balanced"
-    """More work for a finer outline, or less."""
+    """More work for a finer outline, or less. Published checkpoints: one fold, all folds, all folds and mirrors."""
     modality: Modality | None = None
     """Modality of the scan. Default: what DICOM says, else guessed from the values, with a warning."""
     device: str = "auto"
-    """Where the model runs."""
+    """Where the model runs: cpu, cuda. Default: a GPU if the model can use one."""
+    precision: Precision = "fp32"
+    """Numbers that networks compute with; fp16 on a GPU only. For published checkpoints."""
+    folds: tuple[int, ...] = ()
+    """A fold to use; may be given again. Default: what the quality says. For published checkpoints."""
+    no_mirroring: bool = False
+    """Leave out the mirrored passes of the quality max. For published checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +72,10 @@ class TrackSettings:
     model: str = DEFAULT_MODEL
     """Name of a model (see `lesionlocator models`), or a model folder."""
     align: str | None = None
-    """How scans are brought together: header, centre, rigid, affine or deformable (default)."""
+    """How scans are brought together: header, centre, rigid, affine or deformable. Default: the model's
+    own way if it has one (published checkpoints), else deformable."""
     quality: Quality = "balanced"
-    """More work for a finer outline, or less."""
+    """More work for a finer outline, or less. Published checkpoints: one fold, all folds, all folds and mirrors."""
     modality: Modality | None = None
     """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
     propose: bool = False
@@ -75,7 +83,13 @@ class TrackSettings:
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
     device: str = "auto"
-    """Where the model runs."""
+    """Where the model runs: cpu, cuda. Default: a GPU if the model can use one."""
+    precision: Precision = "fp32"
+    """Numbers that networks compute with; fp16 on a GPU only. For published checkpoints."""
+    folds: tuple[int, ...] = ()
+    """A fold to use; may be given again. Default: what the quality says. For published checkpoints."""
+    no_mirroring: bool = False
+    """Leave out the mirrored passes of the quality max. For published checkpoints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +114,10 @@ def run_segment(scan: Path, settings: SegmentSettings, say: Say = lambda _: None
         Refused: The input cannot be used, or no lesion could be outlined. Nothing is written then.
     """
     from lesionlocator.formats import open_case
-    from lesionlocator.segment import load_segmenter, segment_case
+    from lesionlocator.segment import segment_case
 
     record = _record("segment", settings, scan=str(scan))
-    segmenter = load_segmenter(settings.model, device=settings.device, quality=settings.quality)
+    segmenter = _load(settings)
     with record.stage("read"):
         case = open_case([scan], settings.prompts, kind=settings.as_, split=settings.split, modality=settings.modality)
         case = _on_shelf(case)
@@ -120,17 +134,15 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
     Raises:
         Refused: The input cannot be used, or no lesion could be outlined. Nothing is written then.
     """
-    from lesionlocator.align import DEFAULT_ALIGNER
     from lesionlocator.formats import open_case
-    from lesionlocator.segment import load_segmenter
     from lesionlocator.segment.visit import keep_masks, segment_timepoint
     from lesionlocator.track import Following, find_aligner, track_case
 
     if len(scans) < 2:
         raise Refused(found="one scan", needed="a baseline and at least one follow-up", do="use `segment` for one scan")
     record = _record("track", settings, scans=[str(scan) for scan in scans])
-    align = find_aligner(settings.align or DEFAULT_ALIGNER)
-    segmenter = load_segmenter(settings.model, device=settings.device, quality=settings.quality)
+    align = find_aligner(settings.align) if settings.align else None
+    segmenter = _load(settings)
     with record.stage("read"):
         case = open_case(
             list(scans), settings.prompts, kind=settings.as_, split=settings.split, modality=settings.modality
@@ -160,11 +172,20 @@ class BatchSettings:
     model: str = DEFAULT_MODEL
     """Name of a model (see `lesionlocator models`), or a model folder."""
     align: str | None = None
-    """How scans are brought together: header, centre, rigid, affine or deformable (default)."""
+    """How scans are brought together: header, centre, rigid, affine or deformable. Default: the model's
+    own way if it has one (published checkpoints), else deformable."""
     quality: Quality = "balanced"
-    """More work for a finer outline, or less."""
+    """More work for a finer outline, or less. Published checkpoints: one fold, all folds, all folds and mirrors."""
     modality: Modality | None = None
     """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
+    device: str = "auto"
+    """Where the model runs: cpu, cuda. Default: a GPU if the model can use one."""
+    precision: Precision = "fp32"
+    """Numbers that networks compute with; fp16 on a GPU only. For published checkpoints."""
+    folds: tuple[int, ...] = ()
+    """A fold to use; may be given again. Default: what the quality says. For published checkpoints."""
+    no_mirroring: bool = False
+    """Leave out the mirrored passes of the quality max. For published checkpoints."""
 
 
 def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) -> None:
@@ -182,6 +203,14 @@ def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) 
         run_segment(job.scans[0], SegmentSettings(prompts=job.prompts, out=folder, **said))
     else:
         run_track(job.scans, TrackSettings(prompts=job.prompts, out=folder, **said))
+
+
+def _load(settings: SegmentSettings | TrackSettings) -> Segmenter:
+    from lesionlocator.segment import Running, load_segmenter
+
+    mirroring = False if settings.no_mirroring else None
+    running = Running(settings.device, settings.quality, settings.precision, settings.folds, mirroring)
+    return load_segmenter(settings.model, running=running)
 
 
 def _write_proposals(finished: Finished) -> None:

@@ -175,7 +175,7 @@ class _Chain:
         return sorted(carried, key=lambda item: order.index(item.lesion.id))
 
     def _by_follower(self, index: int, follower: Follower) -> tuple[list[Lesion], list[Link]]:
-        """What a model that follows lesions itself says, all lesions of one scan together; it tells no splits or merges."""
+        """What a model that follows lesions itself says, one scan's together; it tells no splits or merges."""
         lesions: list[Lesion] = []
         links: list[Link] = []
         for source in sorted({place[0] for place in self.last_seen.values()}):

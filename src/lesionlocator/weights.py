@@ -16,6 +16,7 @@ from lesionlocator.errors import Refused
 
 CARD_FILE = "model.json"
 CARD_VERSION = 1
+PUBLISHED_PARTS = ("LesionLocatorSeg/bbox_optimized", "LesionLocatorSeg/point_optimized", "LesionLocatorTrack")
 
 Setting = float | int | str | bool
 
@@ -131,10 +132,12 @@ def import_model(folder: Path, name: str | None = None, into: Path | None = None
     Only the card and the files on it are copied. All or nothing: the new folder appears by one rename, after the
     checksums of the copies were found right. Refused when there is a model of that name already.
     """
+    if is_published(folder):
+        raise Refused(found=f"{folder}, which has to be converted", needed="a name for it", do="use `models import`")
     card = read_card(folder)
     name = card.id if name is None else name
     into = models_folder() if into is None else into
-    _check_free(name, into)
+    check_free(name, into)
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=into) as scratch:
         part = Path(scratch) / name
@@ -159,12 +162,39 @@ def find_model(name: str, within: Path | None = None) -> tuple[ModelCard, Path |
     within = models_folder() if within is None else within
     if _NAME.fullmatch(name) and (within / name / CARD_FILE).is_file():
         return read_card(within / name), within / name
+    if is_published(Path(name)):
+        return published_card(Path(name)), Path(name)
     if Path(name).is_dir():
         return read_card(Path(name)), Path(name)
     raise Refused(
         found=f"no model named {name!r}",
-        needed=f"one of {', '.join(list_models(within))}, or a folder with a {CARD_FILE}",
+        needed=f"one of {', '.join(list_models(within))}, or a folder with a {CARD_FILE} or a published checkpoint",
         do="check the name with `lesionlocator models list`",
+    )
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder has the layout of the published LesionLocator checkpoints, and no card of its own."""
+    return not (folder / CARD_FILE).exists() and any(
+        next(folder.glob(f"{part}/plans.json"), None) for part in PUBLISHED_PARTS
+    )
+
+
+def published_card(folder: Path, name: str | None = None, files: Mapping[str, str] | None = None) -> ModelCard:
+    """The card of a published checkpoint folder, which brings none; `files` are those of a converted one."""
+    tracks = (folder / "LesionLocatorTrack").is_dir()
+    return ModelCard(
+        id=name
+        or re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9]+", "-", folder.resolve().name).strip("-._")[:64]
+        or "published",
+        kind="published",
+        title="LesionLocator as published: a promptable U-Net" + (" and a tracker" if tracks else ""),
+        licence="not stated with the checkpoint; its training data are CC BY-NC-SA 4.0",
+        intended_use="Research. Outlines of lesions in CT from boxes or clicks, followed through later CT scans.",
+        limits="Not a medical device. CT only. No confidence; splits, merges and new lesions are not told.",
+        citation="Rokuss et al., LesionLocator, CVPR 2025, arXiv 2502.20985",
+        modalities=("CT",),
+        files=files or {},
     )
 
 
@@ -204,7 +234,8 @@ def refuse_if_damaged(card: ModelCard, folder: Path, shown_as: Path | None = Non
         )
 
 
-def _check_free(name: str, into: Path) -> None:
+def check_free(name: str, into: Path) -> None:
+    """Refuses a name that is none, or that another model has."""
     if not _NAME.fullmatch(name):
         raise Refused(
             found=f"the model name {name!r}",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
 
 from lesionlocator.errors import Refused
-from lesionlocator.segment.ask import Ask, Outline, Prepared, Segmenter
+from lesionlocator.segment.ask import Ask, FollowedOutline, Follower, Outline, Prepared, Segmenter
+from lesionlocator.segment.running import Precision, Quality, Running
 from lesionlocator.segment.visit import keep_masks, segment_case, segment_timepoint
 from lesionlocator.weights import DEFAULT_MODEL, MODELS, ModelCard, find_model, refuse_if_damaged
 
@@ -15,9 +16,13 @@ __all__ = [
     "KINDS",
     "MODELS",
     "Ask",
+    "FollowedOutline",
+    "Follower",
     "Outline",
+    "Precision",
     "Prepared",
     "Quality",
+    "Running",
     "Segmenter",
     "keep_masks",
     "load_segmenter",
@@ -25,16 +30,17 @@ __all__ = [
     "segment_timepoint",
 ]
 
-Quality = Literal["fast", "balanced", "max"]
 
-
-def load_segmenter(name: str = DEFAULT_MODEL, *, device: str = "auto", quality: Quality = "balanced") -> Segmenter:
+def load_segmenter(
+    name: str = DEFAULT_MODEL, *, device: str = "auto", quality: Quality = "balanced", running: Running | None = None
+) -> Segmenter:
     """A model by its name, or by the path of its folder; never another one than was named.
 
     Args:
-        name: A name from `weights.list_models()`, or a folder with a `model.json`.
+        name: A name from `weights.list_models()`, a folder with a `model.json`, or a published checkpoint folder.
         device: `auto`, or where to run. The embedded models run on `cpu`.
         quality: More work for a finer outline, or less.
+        running: All settings at once (also folds, mirroring and precision), instead of the two above.
     """
     card, folder = find_model(str(name))
     if folder is not None:
@@ -45,33 +51,33 @@ def load_segmenter(name: str = DEFAULT_MODEL, *, device: str = "auto", quality: 
             needed=f"one of {', '.join(KINDS)}",
             do="update lesionlocator, or choose another model",
         )
-    return KINDS[card.kind](card, device, quality)
+    running = running or Running(device, quality)
+    return KINDS[card.kind](card, replace(running, folder=folder))
 
 
-def _load_ellipsoid(card: ModelCard, device: str, quality: Quality) -> Segmenter:
+def _load_ellipsoid(card: ModelCard, running: Running) -> Segmenter:
     from lesionlocator.segment.ellipsoid import Ellipsoid
 
-    _on_cpu(card, device)
+    running.refuse_network_settings(card.id)
     return Ellipsoid(card)
 
 
-def _load_intensity(card: ModelCard, device: str, quality: Quality) -> Segmenter:
+def _load_intensity(card: ModelCard, running: Running) -> Segmenter:
     from lesionlocator.segment.intensity import Intensity
 
-    _on_cpu(card, device)
-    return Intensity.from_card(card, quality)
+    running.refuse_network_settings(card.id)
+    return Intensity.from_card(card, running.quality)
 
 
-def _on_cpu(card: ModelCard, device: str) -> None:
-    if device not in ("auto", "cpu"):
-        raise Refused(
-            found=f"the device {device!r}",
-            needed=f"`cpu`, where {card.id} runs",
-            do="leave the device out, or choose cpu",
-        )
+def _load_published(card: ModelCard, running: Running) -> Segmenter:
+    from lesionlocator.segment.published import load_published
+
+    return load_published(card, running)
 
 
-KINDS: dict[str, Callable[[ModelCard, str, Quality], Segmenter]] = {
+KINDS: dict[str, Callable[[ModelCard, Running], Segmenter]] = {
     "ellipsoid": _load_ellipsoid,
     "intensity": _load_intensity,
+    "published": _load_published,
 }
+"""Kind of a model (its card says it) -> the function that makes a segmenter of it."""

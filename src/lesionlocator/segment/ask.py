@@ -59,6 +59,25 @@ class Segmenter(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class FollowedOutline:
+    """What a follower says of one lesion: its outline, empty when it sees nothing there.
+
+    None when the follow-up scan does not cover its place.
+    """
+
+    mask: Mask | None
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A segmenter that brings its own registration, and carries outlines to a later scan by itself."""
+
+    def follow(self, baseline: Prepared, followup: Prepared, masks: Sequence[Mask]) -> list[FollowedOutline]:
+        """One answer for every outline of the baseline, in the same order."""
+        ...
+
+
 class NotOutlined(Exception):
     """Why one lesion cannot be outlined; becomes the `reason` of its `Outline`, the other lesions go on."""
 
