@@ -12,7 +12,7 @@ from surface_distance import metrics
 from files import LEFT, RIGHT, save_labels
 from lesionlocator import cli
 from lesionlocator.errors import Refused
-from lesionlocator.evaluate import MISSING, score_files
+from lesionlocator.evaluate.files import MISSING, score_files
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
 from lesionlocator.score import (
     count_identity_switches,

@@ -1,5 +1,1 @@
-"""How good it is: predictions against truth, file by file."""
-
-from lesionlocator.evaluate.files import MISSING, ScoredLesion, mean_scores, score_files
-
-__all__ = ["MISSING", "ScoredLesion", "mean_scores", "score_files"]
+"""How good it is: predictions against truth, file by file or by a protocol."""

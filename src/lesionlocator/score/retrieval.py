@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lesionlocator.score.masks import score_masks
 from lesionlocator.volume import Mask
 
 DETECTED_DICE = 0.3
@@ -76,4 +75,7 @@ def _radius_mm(mask: Mask) -> float:
 
 
 def _detected(pair: Found) -> bool:
-    return pair.predicted is not None and score_masks(pair.predicted, pair.truth).dice > DETECTED_DICE
+    if pair.predicted is None:
+        return False
+    voxels = pair.predicted.voxels + pair.truth.voxels
+    return voxels > 0 and 2 * pair.predicted.overlap(pair.truth) / voxels > DETECTED_DICE
