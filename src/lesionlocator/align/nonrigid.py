@@ -25,6 +25,8 @@ _LEAST_CURVATURE = 0.02
 _FAINT = 0.02
 """Trust that a place needs, to move on its own account when nothing near it may say more."""
 _MARGIN_VOXELS = 6
+_PADDING_MM, _MOST_PADDING = 24.0, 8
+"""Space around the shared part, so that what is pushed over its border still finds the way back."""
 _WINDOW = 5
 """Voxels along a side of the cube in which grey values are compared."""
 _POOLED = 1.5
@@ -78,9 +80,10 @@ def deform(baseline: View, followup: View, start: AffineMap) -> tuple[FieldMap, 
 
     None when the baseline shows nothing of the follow-up.
     """
-    fixed = _shared_part(baseline, followup, start)
-    if fixed is None:
+    shared = _shared_part(baseline, followup, start)
+    if shared is None:
         return None
+    fixed = shared.padded(min(_MOST_PADDING, round(_PADDING_MM / shared.spacing_mm)))
     state: _State | None = None
     for step in ROUNDS:
         here, there = fixed.coarser(step.factor), followup.coarser(step.factor)

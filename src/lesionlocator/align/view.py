@@ -48,6 +48,17 @@ class View:
         cut = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         return View(self.array[cut], self.body[cut], self.seen[cut], self.geometry.crop(start, stop))
 
+    def padded(self, voxels: int) -> View:
+        """With unseen voxels added on every side."""
+        shape = self.geometry.shape
+        stop = (shape[0] + voxels, shape[1] + voxels, shape[2] + voxels)
+        return View(
+            np.pad(self.array, voxels, mode="edge"),
+            np.pad(self.body, voxels),
+            np.pad(self.seen, voxels),
+            self.geometry.crop((-voxels, -voxels, -voxels), stop),
+        )
+
     def coarser(self, factor: int) -> View:
         """Every `factor` voxels averaged to one."""
         if factor == 1:
