@@ -46,9 +46,11 @@ def examine() -> list[Check]:
 
 def verify_models(names: Sequence[str] | None) -> list[Check]:
     """For each model (all that are known by name, if none is named): its files are whole, and it outlines a phantom."""
-    from lesionlocator.weights import list_models
+    from lesionlocator.weights import damaged_models, list_models
 
-    return [_checked(f"model {name}", lambda name=name: _model(name)) for name in (names or list(list_models()))]
+    checks = [_checked(f"model {name}", lambda name=name: _model(name)) for name in (names or list(list_models()))]
+    damaged = {} if names else damaged_models()
+    return [*checks, *(Check(f"model {name}", False, reason) for name, reason in damaged.items())]
 
 
 def _checked(name: str, look: Callable[[], str]) -> Check:
