@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
+LOCALE = locale.setlocale(locale.LC_CTYPE)
 
 settings.register_profile(
     "house", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
@@ -41,3 +43,8 @@ def shared_data() -> Path:
 def pytest_collection_modifyitems(items):
     """The clean installation first: one worker sets it up while the other begins with the second half of the tests."""
     items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
+def pytest_runtest_teardown():
+    """Back to the locale of the start: ITK leaves the process in that of C when a JPEG 2000 file is damaged."""
+    locale.setlocale(locale.LC_CTYPE, LOCALE)
