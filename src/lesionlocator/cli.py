@@ -245,10 +245,8 @@ def list_models() -> Answer:
     """List the models that can be used by name."""
     from lesionlocator.weights import list_models as known
 
-    cards = [{**card.to_json(), "default": name == DEFAULT_MODEL} for name, card in known().items()]
-    lines = [
-        f"{'*' if card['default'] else ' '} {card['id']:14} {card['licence']:12} {card['title']}" for card in cards
-    ]
+    cards = [{"name": name, **card.to_json(), "default": name == DEFAULT_MODEL} for name, card in known().items()]
+    lines = [f"{'*' if it['default'] else ' '} {it['name']:14} {it['licence']:12} {it['title']}" for it in cards]
     return Answer(cards, "\n".join([*lines, "", "* is used when no --model is given"]))
 
 
