@@ -44,23 +44,27 @@ def colours(methods: Sequence[str]) -> dict[str, str]:
     return {method: _COLOURS[index % len(_COLOURS)] for index, method in enumerate(methods)}
 
 
-def draw_scores(rows: Sequence[Row], groups: Sequence[tuple[str, Sequence[Row]]], seed: int) -> str:
-    """SVG: Dice of every method for every prompt, a panel for each group: a dot a lesion, the mean and its interval."""
+def draw_scores(groups: Sequence[tuple[str, Sequence[Row]]], by: str, seed: int) -> str:
+    """SVG: Dice of every method, a panel for each group: a dot a lesion, the mean and its interval.
+
+    `by` says what the lines of a panel are: one for each `prompt`, or for each `kind`.
+    """
     from matplotlib import rc_context
 
-    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    rows = [row for _, inside in groups for row in inside]
+    names = list(dict.fromkeys(str(getattr(row, by)) for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
     paint = colours(methods)
     with rc_context(_STYLE):
-        height = 0.75 + len(prompts) * (0.16 * len(methods) + 0.14)
-        figure, axes = _panels(len(groups), height)
+        figure, axes = _panels(len(groups), 0.85 + len(names) * (0.16 * len(methods) + 0.14))
         for axis, (title, inside) in zip(axes, groups, strict=True):
-            for method, prompt, group in asked(inside):
-                at = prompts.index(prompt) + 0.8 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
-                _dot(axis, group, at, paint[method], seed)
+            for name in names:
+                for method, _, group in asked(row for row in inside if getattr(row, by) == name):
+                    at = names.index(name) + 0.8 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
+                    _dot(axis, group, at, paint[method], seed)
             axis.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
-            axis.set_yticks(range(len(prompts)), prompts if axis is axes[0] else [""] * len(prompts))
-            axis.set_ylim(len(prompts) - 0.45, -0.55)
+            axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names))
+            axis.set_ylim(len(names) - 0.45, -0.55)
             axis.set_xlim(-0.02, 1.02)
             axis.set_xlabel("Dice")
             axis.grid(axis="x", color=_GRID, linewidth=0.7)
@@ -177,7 +181,7 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
 
 def _svg(figure: Figure) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
 

@@ -18,6 +18,14 @@ Results = dict[str, Any]
 
 READERS_FILE = Path(__file__).parent / "readers.json"
 _FEW = 10
+_MORE = {
+    "volume error, ml": ("volume_error_ml",),
+    "centre error in x, y, z, mm": ("centre_error_x_mm", "centre_error_y_mm", "centre_error_z_mm"),
+    "CPM@10": ("cpm_10",),
+    "CPM@25": ("cpm_25",),
+    "false positive, ml": ("false_positive_ml",),
+    "false negative, ml": ("false_negative_ml",),
+}
 _MAIN = ("dice", "nsd", "hd95_mm", "volume_error_percent", "diameter_error_mm", "centre_error_mm", "detected")
 
 
@@ -52,20 +60,44 @@ def _left_out(results: Results, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _headline(results: Results, rows: Sequence[Row]) -> Iterator[str]:
-    """Dice by prompt and method, a column for each group of the data."""
+    """Dice by prompt and method, a column for each group of the data; kinds have a line each."""
     by, groups = _groups(rows)
     shown = [row for row in rows if row.family not in _swept(rows)]
-    if shown:
-        yield "<h2>Dice</h2>" + draw_scores(shown, [(name, _of(shown, by, name)) for name in groups], _seed(results))
-        yield "<p class=note>Dot: mean over lesions; bar: 95 % interval, resampled by patient; faint: each lesion.</p>"
-        columns = ["prompt", "method", *groups]
-        found = {(e["prompt"], e["method"], e["stratum"]): e for e in results["summary"] if _is(e, by=by, score="dice")}
-        asked = dict.fromkeys((row.prompt, row.method) for row in shown)
-        cells = [
-            [escape(prompt), escape(method), *(_mean(found.get((prompt, method, name))) for name in groups)]
-            for prompt, method in sorted(asked, key=lambda pair: [p for p, _ in asked].index(pair[0]))
-        ]
-        yield _table(columns, cells, labels=2)
+    if not shown:
+        return
+    prompts = list(dict.fromkeys(row.prompt for row in shown))
+    of_prompts = [(prompt, [row for row in shown if row.prompt == prompt]) for prompt in prompts]
+    of_groups = [(name, _of(shown, by, name)) for name in groups]
+    yield "<h2>Dice</h2>"
+    yield draw_scores(*((of_prompts, "kind") if by == "kind" else (of_groups, "prompt")), _seed(results))
+    yield (
+        "<p class=note>Dot: mean over lesions; bar: 95 % interval, resampled by patient (from fewer than ten patients it "
+        "comes out too narrow); faint: each lesion.</p>"
+    )
+    if by == "kind":
+        for prompt in prompts:
+            yield f"<h3>{escape(prompt)}</h3>" + _by_stratum(results, by, prompt)
+        return
+    found = {(e["prompt"], e["method"], e["stratum"]): e for e in results["summary"] if _is(e, by=by, score="dice")}
+    pairs = sorted(dict.fromkeys((row.prompt, row.method) for row in shown), key=lambda pair: prompts.index(pair[0]))
+    cells = [
+        [escape(prompt), escape(method), *(_mean(found.get((prompt, method, name))) for name in groups)]
+        for prompt, method in pairs
+    ]
+    yield _table(["prompt", "method", *groups], cells, labels=2)
+
+
+def _by_stratum(results: Results, by: str, prompt: str) -> str:
+    """A line for each stratum, a column for each method."""
+    entries = [e for e in results["summary"] if _is(e, by=by, prompt=prompt, score="dice")]
+    methods = list(dict.fromkeys(e["method"] for e in entries))
+    found = {(e["stratum"], e["method"]): e for e in entries}
+    cells = [
+        [escape(name), _count(found[name, methods[0]]), *(_mean(found.get((name, m))) for m in methods)]
+        for name in dict.fromkeys(e["stratum"] for e in entries)
+        if (name, methods[0]) in found
+    ]
+    return _table([by, "lesions (patients)", *methods], cells)
 
 
 def _curves(results: Results, rows: Sequence[Row]) -> Iterator[str]:
@@ -85,10 +117,9 @@ def _all_scores(results: Results, rows: Sequence[Row]) -> Iterator[str]:
     methods = dict.fromkeys(row.method for row in rows if row.prompt == prompt)
     cells = [[escape(method), *(_mean(found.get((method, score))) for score in _MAIN)] for method in methods]
     yield f"<h2>All scores, {escape(prompt)}</h2>" + _table(["method", *(SCORES[score] for score in _MAIN)], cells)
-    more = [score for score in SCORES if score not in _MAIN]
-    cells = [[escape(method), *(_mean(found.get((method, score))) for score in more)] for method in methods]
+    cells = [[escape(method), *(_plain(found, method, scores) for scores in _MORE.values())] for method in methods]
+    yield _table(["method", *_MORE], cells)
     tolerances = sorted({round(row.tolerance_mm, 1) for row in rows if row.tolerance_mm is not None})
-    yield _table(["method", *(SCORES[score] for score in more)], cells)
     yield (
         "<p class=note>Mean over lesions [95 % interval, resampled by patient]. NSD at a tolerance of 2 mm or the "
         f"largest voxel spacing, here {tolerances[0]:g} to {tolerances[-1]:g} mm. Errors are answer minus truth. "
@@ -109,16 +140,8 @@ def _against(results: Results, rows: Sequence[Row]) -> Iterator[str]:
 def _strata(results: Results, rows: Sequence[Row]) -> Iterator[str]:
     prompt = rows[0].prompt
     for by, title in (("size", "volume"), ("kind", "kind"), ("modality", "modality"), ("organ", "organ")):
-        entries = [e for e in results["summary"] if _is(e, by=by, prompt=prompt, score="dice")]
-        if not entries or by == _groups(rows)[0]:
-            continue
-        methods = list(dict.fromkeys(e["method"] for e in entries))
-        found = {(e["stratum"], e["method"]): e for e in entries}
-        cells = [
-            [escape(name), _count(found[name, methods[0]]), *(_mean(found.get((name, m))) for m in methods)]
-            for name in dict.fromkeys(e["stratum"] for e in entries)
-        ]
-        yield f"<h2>Dice by {title}, {escape(prompt)}</h2>" + _table([title, "lesions (patients)", *methods], cells)
+        if by != _groups(rows)[0] and any(_is(e, by=by, prompt=prompt, score="dice") for e in results["summary"]):
+            yield f"<h2>Dice by {title}, {escape(prompt)}</h2>" + _by_stratum(results, by, prompt)
 
 
 def _events(results: Results, rows: Sequence[Row]) -> Iterator[str]:
@@ -266,19 +289,29 @@ def _count(entry: Results) -> str:
 def _mean(entry: Results | None, *, signed: bool = False) -> str:
     if entry is None or entry["over_lesions"] is None:
         return ""
-    value = f"{entry['over_lesions']:+.3f}" if signed else _number(entry["over_lesions"])
-    if entry["interval"] is None:
+    value, *ends = (_number(number, entry["score"], signed) for number in (entry["over_lesions"], *_ends(entry)))
+    if not ends:
         return value
-    low, high = (f"{end:+.3f}" if signed else _number(end) for end in entry["interval"])
+    text = f"{value}<span class=interval> [{', '.join(ends)}]</span>"
     sure = signed and (entry["interval"][0] > 0 or entry["interval"][1] < 0)
-    text = f"{value}<span class=interval> [{low}, {high}]</span>"
     return f"<b>{text}</b>" if sure else text
 
 
-def _number(value: float | None) -> str:
+def _ends(entry: Results) -> Sequence[float]:
+    return entry["interval"] or ()
+
+
+def _plain(found: dict[tuple[str, str], Results], method: str, scores: Sequence[str]) -> str:
+    known = [(score, found[method, score]["over_lesions"]) for score in scores if (method, score) in found]
+    return ", ".join(_number(value, score) for score, value in known)
+
+
+def _number(value: float | None, score: str = "dice", signed: bool = False) -> str:
+    """Shares with three digits behind the point, lengths and volumes with one."""
     if value is None:
         return ""
-    return f"{value:.3f}" if abs(value) < 2 else f"{value:.1f}"
+    text = format(value, ("+" if signed else "") + (".1f" if score.endswith(("_mm", "_ml", "_percent")) else ".3f"))
+    return text.replace("-", "\u2212")
 
 
 def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], *, labels: int = 1, numbers: bool = True) -> str:
@@ -310,6 +343,7 @@ _PAGE = """<!doctype html>
   body { margin: 0 auto; padding: 2.2rem 1.4rem 4rem; max-width: 74rem; background: #fbfcfd; color: #1c2733;
          font: 15px/1.5 system-ui, sans-serif; }
   h1 { font-size: 1.7rem; margin: 0 0 .3rem; }  h2 { font-size: 1.1rem; margin: 2.4rem 0 .6rem; }
+  h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
   p { max-width: 52rem; }  .lead { color: #43505e; margin: .2rem 0; }  .note { color: #66727f; font-size: .88em; }
   svg { display: block; max-width: 100%; height: auto; }
   .wide { overflow-x: auto; margin: .6rem 0; }

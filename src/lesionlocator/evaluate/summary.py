@@ -29,7 +29,7 @@ def summarise(rows: Sequence[Row], seed: int) -> list[Entry]:
     """A mean with intervals for every method, prompt, stratum and score. Strata of one group only are left out."""
     entries: list[Entry] = []
     for by in STRATA:
-        names = sorted({stratum(row, by) for row in rows} - {""})
+        names = list(dict.fromkeys(stratum(row, by) for row in _in_order(rows, by) if stratum(row, by)))
         if by != "all" and len(names) < 2:
             continue
         for name in names:
@@ -40,6 +40,11 @@ def summarise(rows: Sequence[Row], seed: int) -> list[Entry]:
                     place = {"by": by, "stratum": name, "method": method, "prompt": prompt, "score": score}
                     entries.append({**place, **asdict(mean)})
     return entries
+
+
+def _in_order(rows: Sequence[Row], by: str) -> list[Row]:
+    """Bands of size from small to large; all else as it comes."""
+    return sorted(rows, key=lambda row: row.true_ml) if by == "size" else list(rows)
 
 
 def asked(rows: Iterable[Row]) -> Iterator[tuple[str, str, list[Row]]]:
