@@ -20,7 +20,7 @@ LEASE = "batch.lock"
 def leased(out: Path) -> Generator[None]:
     """The folder is ours until the block ends. A lease whose process is gone from this computer is taken over."""
     lease = out / LEASE
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())})
+    mine = holder()
     if not _written(lease, mine):
         _take_over(lease)
         if not _written(lease, mine):
@@ -29,6 +29,11 @@ def leased(out: Path) -> Generator[None]:
         yield
     finally:
         lease.unlink(missing_ok=True)
+
+
+def holder() -> str:
+    """This process, as a text by which `is_stale` knows it again."""
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())})
 
 
 def _written(lease: Path, text: str) -> bool:
@@ -44,7 +49,7 @@ def _take_over(lease: Path) -> None:
     aside = lease.with_name(f".{uuid4().hex}.lock")
     try:
         held = lease.read_text(encoding="utf-8")
-        if not _is_stale(held):
+        if not is_stale(held):
             raise _refused(lease, held)
         lease.rename(aside)
     except FileNotFoundError:
@@ -56,7 +61,8 @@ def _take_over(lease: Path) -> None:
     aside.unlink()
 
 
-def _is_stale(held: str) -> bool:
+def is_stale(held: str) -> bool:
+    """Whether the process that wrote `held` was on this computer and is no more. False where that cannot be known."""
     try:
         holder = json.loads(held)
         host, pid, started = holder["host"], int(holder["pid"]), holder["started"]

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from lesionlocator.batch.cases import BATCH_TABLE, CaseJob
 from lesionlocator.batch.executors import Executor, Pending, WorkerDied
-from lesionlocator.batch.lease import LEASE, leased
+from lesionlocator.batch.lease import LEASE, holder, is_stale, leased
 from lesionlocator.errors import Refused
 
 RUN = "run.json"
@@ -31,6 +31,8 @@ _WORKPLACES = ".work"
 _TABLES = ("lesions.csv", "links.csv")
 _COLUMNS = ("case", "status", "reason", "seconds", "folder")
 _REST_SECONDS = 1.0
+_HOLDER = "holder"
+_OUTLIVING_SECONDS = 30.0
 
 
 class Standing(StrEnum):
@@ -96,6 +98,7 @@ def run_batch(
         ) from error
     with leased(out):
         # Whatever lies there is of a batch that is no more.
+        _wait_for_outliving(out / _WORKPLACES, say)
         _remove(out / _WORKPLACES)
         ledger = _Ledger(out, jobs, say)
         ledger.write()
@@ -160,6 +163,7 @@ def _attempt(work: Work, job: CaseJob, out: Path) -> CaseRow:
     try:
         _check_that_we_see(out)
         workplace.mkdir(parents=True)
+        (workplace.parent / _HOLDER).write_text(holder(), encoding="utf-8")
         work(job, workplace)
         _publish(workplace, out / job.name)
         row = replace(row, status=Standing.DONE, folder=job.name)
@@ -301,6 +305,24 @@ def _write_table(path: Path, lines: Iterable[Sequence[str]]) -> None:
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
     unfinished.replace(path)
+
+
+def _wait_for_outliving(workplaces: Path, say: Callable[[str], None]) -> None:
+    """Workers of a killed batch live on for a moment (Ray's do); what they are about to finish is not begun again."""
+    until = time.monotonic() + _OUTLIVING_SECONDS
+    while alive := [path for path in workplaces.glob(f"*/{_HOLDER}") if _is_held_here(path)]:
+        if time.monotonic() > until:
+            say(f"{len(alive)} workers of an earlier batch are still at work; what they do does not count any more")
+            return
+        time.sleep(0.1)
+
+
+def _is_held_here(path: Path) -> bool:
+    try:
+        held = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return f'"{socket.gethostname()}"' in held and not is_stale(held)
 
 
 def _remove(workplaces: Path) -> None:
