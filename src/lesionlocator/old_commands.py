@@ -88,9 +88,9 @@ def _segment(said: argparse.Namespace) -> bool:
     done = True
     for image, prompts in pairs:
         timepoint = open_timepoint(image, "CT")
-        lesions = _lesions(prompts, timepoint.geometry, said.t)
+        lesions = read_lesions(prompts, timepoint.geometry, said.t)
         files = {lesion.id: said.o / f"{_stem(image)}_lesion_{lesion.id}{_suffix(image)}" for lesion in lesions}
-        if said.continue_prediction and files and all(file.is_file() for file in files.values()):
+        if said.continue_prediction and is_finished(files):
             continue
         found = _outlines(model, timepoint.load(), lesions, said.t, said.step_size)
         _write(found, files, timepoint.geometry)
@@ -106,7 +106,7 @@ def _track(said: argparse.Namespace) -> bool:
     if said.t == "prev_mask":
         known = _previous(said.p, first.geometry)
     else:
-        lesions = _lesions(said.p[0], first.geometry, said.t)
+        lesions = read_lesions(said.p[0], first.geometry, said.t)
         known = _outlines(tracker, first.load(), lesions, said.t, 0.5)
         files = {name: said.o / f"{_stem(said.bl)}_lesion_{name}{_suffix(said.bl)}" for name in known}
         _write(known, files, first.geometry)
@@ -156,13 +156,18 @@ def _model(said: argparse.Namespace, *, mirroring: bool) -> Published:
     return load_published(card, running)
 
 
-def _lesions(file: Path, geometry: Any, kind: Literal["point", "box"]) -> list[Lesion]:
+def read_lesions(file: Path, geometry: Any, kind: Literal["point", "box"]) -> list[Lesion]:
     """The prompts of a file, as the released program takes them: a label map of only 1 is split into its parts."""
     from lesionlocator.formats import read_prompts
 
     if file.name.endswith(".json"):
         return list(read_prompts(file, geometry, kind="click" if kind == "point" else "box"))
     return list(read_prompts(file, geometry, kind="mask", split=_is_binary(file)))
+
+
+def is_finished(files: dict[str, Path]) -> bool:
+    """Whether every lesion's file is there; an image without lesions is."""
+    return all(file.is_file() for file in files.values())
 
 
 def _is_binary(file: Path) -> bool:

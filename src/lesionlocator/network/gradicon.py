@@ -45,7 +45,7 @@ class UnitMap:
 
 
 class RegistrationNetwork(nn.Module):
-    """Two images (n, 1, d, h, w) of one size, by default 175 voxels along each axis -> the map between them.
+    """Two images (n, 1, d, h, w) of one size -> the map between them. 175 voxels along each axis, at least 65.
 
     The map takes a place in `followup` to the same tissue's place in `baseline`: baseline(map(x)) is near followup(x).
     Four U-Nets, at a quarter, a half and twice the full resolution, each looking at the baseline as warped so far.

@@ -23,6 +23,9 @@ _SAME_LENGTH = 20
 """Scans whose slices differ by no more than this many are taken to cover the same part of the body."""
 _NEAR = 2.0
 """A lesion that falls between the registration's voxels is looked for this many voxels around."""
+_IN_ONE_WINDOW = 0.9
+"""A lesion with less of it than this in the window round its middle is looked at in several (the published program
+looks at the one, and cuts the rest off)."""
 _BACKGROUND = -1.0
 """The lead where the tracker did not look, as the published program has it."""
 
@@ -175,14 +178,13 @@ def _nowhere() -> Region:
 
 
 def _windows(look: _Look, followup: PlannedScan, span: Span, patch: Index3) -> list[Region]:
-    """The window round the middle of a carried-over outline, or several over one that is larger than the patch."""
+    """The window round the middle of a carried-over outline, or several where too much of it lies beyond that one."""
     shape = (span[1] - span[0], *followup.shape[1:])
     start = (look.prompt.start[0] - span[0], *look.prompt.start[1:])
     prompt = Painted((start[0], start[1], start[2]), look.prompt.array)
-    if any(n > size for n, size in zip(prompt.array.shape, patch, strict=True)):
+    found = [_middle_window(prompt, shape, patch, look.flip)]
+    if prompt.on(found[0]).sum() < _IN_ONE_WINDOW * prompt.array.sum():
         found = windows_for(prompt, (shape[0], shape[1], shape[2]), patch)
-    else:
-        found = [_middle_window(prompt, shape, patch, look.flip)]
     return [((d[0] + span[0], d[1] + span[0]), h, w) for d, h, w in found]
 
 
