@@ -290,7 +290,7 @@ def test_corrections_raise_the_score_and_have_an_area_under_their_curve(balls, t
 def test_lesions_are_followed_with_and_without_a_reader(balls, tmp_path, monkeypatch):
     monkeypatch.setattr("lesionlocator.evaluate.tasks.DEFAULT_ALIGNER", "header")
     task = 'task = "follow"\nmethods = ["header", "header, halfway", "track:ellipsoid"]\n'
-    task += 'prompts = ["automatic", "verified"]\n'
+    task += 'prompts = ["outline", "box", "box, verified"]\n'
     visits = ONE_VISIT.replace('/ct.nii.gz"]', '/ct.nii.gz", "{patient}/later.nii.gz"]')
     visits = visits.replace('/mask.nii.gz"]', '/mask.nii.gz", "{patient}/later_mask.nii.gz"]')
     file = protocol(tmp_path / "follow.toml", task + SET + visits)
@@ -298,15 +298,15 @@ def test_lesions_are_followed_with_and_without_a_reader(balls, tmp_path, monkeyp
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     rows = {(r["method"], r["prompt"], r["case"], r["lesion"]): r for r in results["rows"]}
     # Lesion 2 of ann is gone: whoever outlines it there has a Dice of 0, and is not left out.
-    assert rows["header", "automatic", "balls/ann", "2"]["dice"] == 0.0
-    assert rows["track:ellipsoid", "automatic", "balls/ann", "2"]["dice"] == 1.0
+    assert rows["header", "outline", "balls/ann", "2"]["dice"] == 0.0
+    assert rows["track:ellipsoid", "box", "balls/ann", "2"]["dice"] == 1.0
     events = {(one["method"], one["prompt"]): one for one in results["events"]}
-    assert events["header", "automatic"]["events"]["vanished"]["recall"] == 0.0
-    for prompt in ("automatic", "verified"):
+    assert events["header", "outline"]["events"]["vanished"]["recall"] == 0.0
+    for prompt in ("outline", "box", "box, verified"):
         told = events["track:ellipsoid", prompt]
         assert told["events"]["vanished"]["f1"] == told["events"]["same"]["f1"] == 1.0
         assert told["identity_switches"] == 0
-    assert ("header", "verified") not in events
+    assert ("header", "box, verified") not in events
 
 
 def test_two_results_are_compared_and_a_fall_is_an_error(balls, tmp_path, capsys):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Timepoint
-from lesionlocator.score import EventScore, count_identity_switches, score_events
+from lesionlocator.score import count_identity_switches
 from lesionlocator.score.retrieval import DETECTED_DICE
 from lesionlocator.volume import Mask, Volume
 
@@ -17,8 +17,10 @@ Declared = tuple[int, str, int, str]
 
 NO_SUCH_LESION = "outlined, but no such lesion in the truth"
 
-Told = tuple[tuple[str, int | None, int, str], str]
-"""((case, from visit, to visit, lesion), event): what `score_events` compares."""
+Told = tuple[tuple[str, int, str], str]
+"""((case, visit, lesion), event): what `score_events` compares. From which visit a lesion comes is left out: one that was
+wrongly seen in between would make its return wrong as well.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +104,7 @@ def reached(case: Case, lesion_id: str, index: int) -> list[Lesion]:
 
 def told(case: Case, name: str) -> list[Told]:
     """What a case says to have happened, for `score_events`. New lesions go by the visit at which they appear."""
-    return [((name, event.from_scan, event.to_scan, event.lesion_id), event.event.value) for event in case.events()]
-
-
-def score_told(said: Sequence[Told], truth: Sequence[Told]) -> dict[str, EventScore]:
-    """Precision, recall and F1 of every event over many cases."""
-    return score_events(said, truth)
+    return [((name, event.to_scan, event.lesion_id), event.event.value) for event in case.events()]
 
 
 def identity_switches(said: Case, truth: Case) -> tuple[int, int]:

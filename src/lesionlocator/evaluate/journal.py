@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lesionlocator.errors import Refused
+from lesionlocator.evaluate.following import Told
 from lesionlocator.evaluate.rows import Row
 from lesionlocator.evaluate.tasks import Story
 
@@ -93,5 +94,5 @@ def _story(entry: dict[str, Any]) -> Story:
     return Story(**entry)
 
 
-def _told(pairs: list[Any]) -> list[Any]:
-    return [(tuple(what), event) for what, event in pairs]
+def _told(pairs: list[Any]) -> list[Told]:
+    return [((str(case), int(visit), str(lesion)), str(event)) for (case, visit, lesion), event in pairs]

@@ -71,8 +71,8 @@ def _headline(results: Results, rows: Sequence[Row]) -> Iterator[str]:
     yield "<h2>Dice</h2>"
     yield draw_scores(*((of_prompts, "kind") if by == "kind" else (of_groups, "prompt")), _seed(results))
     yield (
-        "<p class=note>Dot: mean over lesions; bar: 95 % interval, resampled by patient (from fewer than ten patients it "
-        "comes out too narrow); faint: each lesion.</p>"
+        "<p class=note>Dot: mean over lesions; bar: 95 % interval, resampled by patient (too narrow with fewer than "
+        "ten); faint: each lesion.</p>"
     )
     if by == "kind":
         for prompt in prompts:

@@ -23,7 +23,10 @@ from lesionlocator.track import Following, track_case
 from lesionlocator.volume import Mask, Volume
 
 CORRECTIONS = 5
-AUTOMATIC, VERIFIED = "automatic", "verified"
+FROM_OUTLINE, FROM_BOX, VERIFIED = "outline", "box", "box, verified"
+"""What tracking starts from: the true outline of the first scan (as all copies do), its tight box, or that box and a
+reader's click in the deepest voxel of every lesion in every later scan. The first two are automatic.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +184,7 @@ class _Walk:
 def _follow(walk: _Walk, done: CaseAnswers) -> None:
     for method in walk.protocol.methods:
         for prompt in walk.protocol.prompts:
-            if method in COPIED and prompt != AUTOMATIC:
+            if method in COPIED and prompt != FROM_OUTLINE:
                 continue
             started = time.perf_counter()
             said = _copied(walk, COPIED[method]) if method in COPIED else _tracked(walk, method, prompt)
@@ -194,10 +197,12 @@ def _follow(walk: _Walk, done: CaseAnswers) -> None:
 
 
 def _tracked(walk: _Walk, method: str, prompt: str) -> Case:
-    """The product's own tracking, from the tight box of every lesion in the first scan."""
+    """The product's own tracking."""
     segmenter = find_segmenter(method.removeprefix(TRACKED))
     first, *later = walk.truth.timepoints
-    asked = tuple(Lesion(lesion.id, (Box.around(lesion.mask),)) for lesion in first.lesions if lesion.mask is not None)
+    if prompt != FROM_OUTLINE:
+        boxes = [(lesion.id, Box.around(lesion.mask)) for lesion in first.lesions if lesion.mask is not None]
+        first = first.with_lesions(tuple(Lesion(lesion_id, (box,)) for lesion_id, box in boxes))
     verified = {
         timepoint.name: [
             Lesion(lesion.id, (Click.inside(lesion.mask),)) for lesion in timepoint.lesions if lesion.mask is not None
@@ -208,7 +213,7 @@ def _tracked(walk: _Walk, method: str, prompt: str) -> Case:
         lambda baseline, followup: walk.alignments(DEFAULT_ALIGNER, baseline, followup),
         verified if prompt == VERIFIED else {},
     )
-    visits = (first.with_lesions(asked), *(timepoint.with_lesions(()) for timepoint in later))
+    visits = (first, *(timepoint.with_lesions(()) for timepoint in later))
     return track_case(Case(visits), segmenter, settings=settings)
 
 
@@ -266,9 +271,9 @@ def _check_methods(protocol: Protocol) -> None:
                 needed=f"one of {', '.join(COPIED)}, or {TRACKED}MODEL",
                 do="mend the protocol",
             )
-    if unknown := set(protocol.prompts) - {AUTOMATIC, VERIFIED}:
+    if unknown := set(protocol.prompts) - {FROM_OUTLINE, FROM_BOX, VERIFIED}:
         raise Refused(
             found=f"the prompts {', '.join(sorted(unknown))} for tracking",
-            needed=f"{AUTOMATIC} or {VERIFIED}",
+            needed=f"{FROM_OUTLINE}, {FROM_BOX} or {VERIFIED!r}",
             do="mend the protocol",
         )
