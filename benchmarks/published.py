@@ -174,13 +174,14 @@ def full_size(device, precisions):
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 measured[what] = json.loads(done.stdout.splitlines()[-1])
             bare, box = measured["bare"], measured["box"]
+            ratio, more = box["seconds"] / bare["seconds"], box["peak_gb"] - bare["peak_gb"]
+            print(f"full size, {device} {precision}: one box {box['seconds']:.2f} s, {ratio:.2f} times the bare pass")
             print(
-                f"full size, {device} {precision}: one box {box['seconds']:.2f} s, "
-                f"{box['seconds'] / bare['seconds']:.2f} times the bare pass ({bare['seconds']:.2f} s); peak memory {box['peak_gb']:.2f} GB, "
-                f"{box['peak_gb'] - bare['peak_gb']:+.2f} GB to the bare pass"
-                + (f"; on the GPU {box['gpu_gb']:.2f} GB" if device == "cuda" else ""),
-                flush=True,
+                f"  bare pass {bare['seconds']:.2f} s; peak memory {box['peak_gb']:.2f} GB, {more:+.2f} GB to the bare pass"
             )
+            if device == "cuda":
+                print(f"  on the GPU {box['gpu_gb']:.2f} GB, bare {bare['gpu_gb']:.2f} GB")
+            sys.stdout.flush()
 
 
 def on_gpu():
