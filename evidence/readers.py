@@ -177,14 +177,13 @@ one reader's tight box, judged by another reader's outline. {seconds:.0f} s.
 |---|---|---|---|---|---|---|---|---|
 """
     for band, entry in content["agreement"].items():
-        cells = [said(entry[name]) for name in ("dice", "nsd", "diameter_mm", "centre_mm", "volume_percent")]
-        cells += [said(content["ellipsoid"][band][name]) for name in ("dice", "nsd")]
+        cells = [said(entry[name], 3 if name in ("dice", "nsd") else 1) for name in entry]
+        cells += [said(content["ellipsoid"][band][name], 3) for name in ("dice", "nsd")]
         text += f"| {band} | {entry['dice']['lesions']} ({entry['dice']['patients']}) | {' | '.join(cells)} |\n"
     return text + f"\n{SOURCE} {LICENCE}\n"
 
 
-def said(mean):
-    digits = 3 if abs(mean["over_lesions"]) <= 1 and mean["interval"] and mean["interval"][1] <= 1 else 1
+def said(mean, digits):
     low, high = mean["interval"] or (float("nan"), float("nan"))
     return f"{mean['over_lesions']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

@@ -153,7 +153,7 @@ def test_an_inner_click_is_inside_and_a_carried_one_near(seed):
     assert Box.around(TRUTH).grown(9.0).paint(grid())[carried.paint(grid())].all()
 
 
-@pytest.mark.parametrize("turn", PERMUTATIONS)
+@pytest.mark.parametrize("turn", PERMUTATIONS[1::7])
 def test_a_carried_click_is_off_along_the_patients_axes_however_the_scan_is_stored(turn):
     turned = Mask.from_array(*stored(TRUTH.on(grid()), grid(), *turn))
     (here,), (there,) = (Recipe("carried-click").make(mask, seed=4, name="a") for mask in (TRUTH, turned))

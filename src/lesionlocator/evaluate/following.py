@@ -18,8 +18,9 @@ Declared = tuple[int, str, int, str]
 NO_SUCH_LESION = "outlined, but no such lesion in the truth"
 
 Told = tuple[tuple[str, int, str], str]
-"""((case, visit, lesion), event): what `score_events` compares. From which visit a lesion comes is left out: one that was
-wrongly seen in between would make its return wrong as well.
+"""((case, visit, lesion), event): what `score_events` compares.
+
+From which visit a lesion comes is left out: one that was wrongly seen in between would make its return wrong as well.
 """
 
 
