@@ -176,11 +176,7 @@ def full_size(device, precisions):
             bare, box = measured["bare"], measured["box"]
             ratio, more = box["seconds"] / bare["seconds"], box["peak_gb"] - bare["peak_gb"]
             print(f"full size, {device} {precision}: one box {box['seconds']:.2f} s, {ratio:.2f} times the bare pass")
-            print(
-                print(
-                    f"  bare pass {bare['seconds']:.2f} s; peak memory {box['peak_gb']:.2f} GB, {more:+.2f} GB over its"
-                )
-            )
+            print(f"  bare pass {bare['seconds']:.2f} s; peak memory {box['peak_gb']:.2f} GB, {more:+.2f} GB over its")
             if device == "cuda":
                 print(f"  on the GPU {box['gpu_gb']:.2f} GB, bare {bare['gpu_gb']:.2f} GB")
             sys.stdout.flush()
