@@ -235,6 +235,24 @@ def test_files_are_scored_by_label_and_folders_by_name(tmp_path):
     assert reasons["c", "1"] == MISSING and "no such lesion" in reasons["a", "7"] and "no truth" in reasons["d", ""]
 
 
+def test_bad_files_are_named_and_the_others_are_scored(tmp_path, capsys):
+    from visits import grid
+
+    for folder in ("found", "true"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b", "c"):
+            save_labels(tmp_path / folder / f"{name}.nii.gz", {1: LEFT})
+    save_labels(tmp_path / "found" / "b.nii", {1: LEFT})
+    save_labels(tmp_path / "found" / "c.nii.gz", {1: LEFT}, grid((-25.0, 75.0)))
+    (tmp_path / "found" / "d.nii.gz").write_bytes(b"no image")
+    save_labels(tmp_path / "true" / "d.nii.gz", {1: LEFT})
+    assert cli.run(["score", str(tmp_path / "found"), str(tmp_path / "true"), "--json"]) == 3
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["lesions"]}
+    assert rows["a"]["dice"] == 1.0
+    assert {name: rows[name]["dice"] for name in "bcd"} == dict.fromkeys("bcd")
+    assert "2 files of this name" in rows["b"]["reason"] and "grid" in rows["c"]["reason"] and rows["d"]["reason"]
+
+
 def test_the_command_prints_unrounded_scores(tmp_path, capsys):
     one = save_labels(tmp_path / "one.nii.gz", {1: LEFT})
     other = save_labels(tmp_path / "other.nii.gz", {1: LEFT.at(x=3.0)})

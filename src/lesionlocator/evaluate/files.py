@@ -38,7 +38,7 @@ def score_files(predicted: Path, truth: Path) -> list[ScoredLesion]:
 
     Two binary masks are one lesion, whatever their labels; label maps are matched by id. In folders, files are matched
     by name without ending. A file without a prediction is scored as an empty one, with that reason; one without a
-    truth, or on another grid, is a row with its reason and no score.
+    truth, on another grid, or with a namesake in its folder is a row with its reason and no score.
 
     Raises:
         Refused: Two files that cannot be compared, or two folders without a file in common or at all.
@@ -51,13 +51,20 @@ def score_files(predicted: Path, truth: Path) -> list[ScoredLesion]:
         )
     if not truth.is_dir():
         return list(_score_maps(scan_stem(truth), read_label_map(predicted), read_label_map(truth)))
-    given, expected = _masks_in(predicted), _masks_in(truth)
+    (given, twice_given), (expected, twice_expected) = _masks_in(predicted), _masks_in(truth)
     if not expected or not given:
         empty = truth if not expected else predicted
         raise Refused(
             found=f"no mask in {empty}", needed="mask files with the same names in both folders", do="check it"
         )
-    return [row for name in sorted({*given, *expected}) for row in _score_named(name, given, expected)]
+    unclear = {**twice_given, **twice_expected}
+    return [
+        row
+        for name in sorted({*given, *expected, *unclear})
+        for row in (
+            [ScoredLesion(name, "", None, unclear[name])] if name in unclear else _score_named(name, given, expected)
+        )
+    ]
 
 
 def mean_scores(lesions: Sequence[ScoredLesion]) -> dict[str, float | None]:
@@ -107,6 +114,16 @@ def _one_sided(is_true: bool) -> str:
     return "not predicted" if is_true else "predicted, but no such lesion in the truth"
 
 
-def _masks_in(folder: Path) -> dict[str, Path]:
+def _masks_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Mask files by name; and names that two files have, each with that reason: nobody can say which one is meant."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return {scan_stem(file): file for file in files if scan_stem(file) != file.name}
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        if scan_stem(file) != file.name:
+            named.setdefault(scan_stem(file), []).append(file)
+    twice = {
+        name: f"{len(paths)} files of this name in {folder.name}: {', '.join(path.name for path in paths)}"
+        for name, paths in named.items()
+        if len(paths) > 1
+    }
+    return {name: paths[0] for name, paths in named.items() if len(paths) == 1}, twice

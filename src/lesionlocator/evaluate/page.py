@@ -97,7 +97,7 @@ def _by_stratum(results: Results, by: str, prompt: str) -> str:
         for name in dict.fromkeys(e["stratum"] for e in entries)
         if (name, methods[0]) in found
     ]
-    return _table([by, "lesions (patients)", *methods], cells)
+    return _table(["volume" if by == "size" else by, "lesions (patients)", *methods], cells)
 
 
 def _curves(results: Results, rows: Sequence[Row]) -> Iterator[str]:
