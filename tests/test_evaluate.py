@@ -1,6 +1,7 @@
 """An evaluation from protocol to page on phantoms, and the parts whose answers can be worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -307,6 +308,23 @@ def test_lesions_are_followed_with_and_without_a_reader(balls, tmp_path, monkeyp
         assert told["events"]["vanished"]["f1"] == told["events"]["same"]["f1"] == 1.0
         assert told["identity_switches"] == 0
     assert ("header", "box, verified") not in events
+
+
+def test_a_method_that_says_how_sure_it_is_is_held_to_it(balls, tmp_path, monkeypatch):
+    class Sure(type(find_segmenter("ellipsoid"))):
+        def outline(self, prepared, asks):
+            return [replace(outline, confidence=0.75) for outline in super().outline(prepared, asks)]
+
+    monkeypatch.setattr(
+        "lesionlocator.evaluate.tasks.find_segmenter", lambda name: Sure(find_segmenter("ellipsoid").card)
+    )
+    file = protocol(tmp_path / "sure.toml", OUTLINE.replace('"filled-box", ', "") + SET + ONE_VISIT)
+    assert evaluate(file, "--out", tmp_path / "out", "--data", balls) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (boxes,) = [one for one in results["confidence"] if one["prompt"] == "box"]
+    dice = [row["dice"] for row in results["rows"] if row["prompt"] == "box"]
+    assert boxes["mean_absolute_difference"] == pytest.approx(np.mean(np.abs(np.array(dice) - 0.75)))
+    assert "How well ellipsoid knows it" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_two_results_are_compared_and_a_fall_is_an_error(balls, tmp_path, capsys):

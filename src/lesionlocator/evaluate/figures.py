@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = ("#9aa3ad", "#c98500", "#1f6feb", "#0f8a5f", "#a1409b", "#d1495b", "#4d5863", "#00838f")
+_KNOWN = {"filled-box": _COLOURS[0], "ellipsoid": _COLOURS[1], "intensity": _COLOURS[2]}
 _INK, _GRID = "#1c2733", "#dfe4ea"
 _STYLE: Any = {
     "font.size": 9.0,
@@ -40,8 +41,10 @@ _PANEL_INCH = 2.3
 
 
 def colours(methods: Sequence[str]) -> dict[str, str]:
-    """Each method's colour: the same in every drawing of a page."""
-    return {method: _COLOURS[index % len(_COLOURS)] for index, method in enumerate(methods)}
+    """Each method's colour: the same in every drawing of a page, and of every page for the methods in most tables."""
+    free = [colour for colour in _COLOURS if colour not in [_KNOWN.get(method) for method in methods]]
+    others = [method for method in methods if method not in _KNOWN]
+    return _KNOWN | {method: free[index % len(free)] for index, method in enumerate(others)}
 
 
 def draw_scores(groups: Sequence[tuple[str, Sequence[Row]]], by: str, seed: int) -> str:
