@@ -310,6 +310,23 @@ def test_lesions_are_followed_with_and_without_a_reader(balls, tmp_path, monkeyp
     assert ("header", "box, verified") not in events
 
 
+def test_a_chain_is_scored_in_pairs_and_as_a_whole(balls, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionlocator.evaluate.tasks.DEFAULT_ALIGNER", "header")
+    task = 'task = "follow"\nmethods = ["header", "track:ellipsoid"]\nprompts = ["outline"]\n'
+    visits = '["{patient}/ct.nii.gz", "{patient}/later.nii.gz", "{patient}/ct.nii.gz"]'
+    scans = f'\n[[data.scans]]\nmodality = "CT"\nvisits = {visits}\n'
+    scans += f"truth = {visits.replace('ct.nii', 'mask.nii').replace('later.nii', 'later_mask.nii')}\n"
+    file = protocol(tmp_path / "chain.toml", task + SET.replace('"ann", "bob"', '"ann"') + scans)
+    assert evaluate(file, "--out", tmp_path / "out", "--data", balls) == 0
+    rows = [row for row in json.loads((tmp_path / "out" / "results.json").read_text())["rows"]]
+    own = {(r["case"], r["visit"], r["lesion"]): r["dice"] for r in rows if r["method"] == "track:ellipsoid"}
+    assert {case for case, _, _ in own} == {f"balls/ann {walk}" for walk in ("0-1", "0-2", "1-2", "chain")}
+    # Lesion 2 is gone at the second visit and back at the third, under its name.
+    assert own["balls/ann chain", 1, "2"] == 1.0 and own["balls/ann chain", 2, "2"] > 0.8
+    copied = {(r["case"], r["visit"], r["lesion"]): r["dice"] for r in rows if r["method"] == "header"}
+    assert copied["balls/ann chain", 1, "2"] == 0.0 and copied["balls/ann chain", 2, "2"] == 1.0
+
+
 def test_a_method_that_says_how_sure_it_is_is_held_to_it(balls, tmp_path, monkeypatch):
     class Sure(type(find_segmenter("ellipsoid"))):
         def outline(self, prepared, asks):
