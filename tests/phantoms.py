@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from lesionlocator.geometry import AffineMap, Geometry, PointMap
@@ -41,15 +43,23 @@ def torso_hu(at_mm: np.ndarray) -> np.ndarray:
     draw = np.random.default_rng(7)
     for _ in range(40):
         cx, cy, cz = draw.uniform((-90, -55, -120), (90, 50, 120))
-        values[ellipsoid(cx, cy, cz, *draw.uniform(6, 15, 3))] = draw.choice([FAT_HU, LIVER_HU, 200.0, 350.0])
+        rx, ry, rz = draw.uniform(6, 15, 3)
+        near = np.flatnonzero(np.abs(z - cz) <= rz)
+        away = ((x[near] - cx) / rx) ** 2 + ((y[near] - cy) / ry) ** 2 + ((z[near] - cz) / rz) ** 2
+        values[near[away <= 1]] = draw.choice([FAT_HU, LIVER_HU, 200.0, 350.0])
     return values
 
 
 def torso(geometry: Geometry, where_from: PointMap | None = None, seed: int = 0) -> Volume:
-    """A CT of the trunk with 10 HU of noise; with `where_from`, x shows what is at `where_from(x)` in the formula."""
+    """A CT of the trunk with 10 HU of noise; with `where_from`, x shows what is at `where_from(x)` in the formula.
+
+    A voxel is the mean of eight places in it, as a scanner averages over its slice.
+    """
     index = np.indices(geometry.shape).reshape(3, -1).T.astype(float)
-    at_mm = geometry.index_to_world(index)
-    values = torso_hu(at_mm if where_from is None else where_from(at_mm))
+    values = np.zeros(len(index))
+    for part in itertools.product((-0.25, 0.25), repeat=3):
+        at_mm = geometry.index_to_world(index + np.array(part))
+        values += torso_hu(at_mm if where_from is None else where_from(at_mm)) / 8
     noise = np.random.default_rng(seed).normal(0, 10, len(values))
     return Volume((values + noise).reshape(geometry.shape).astype(np.float32), geometry, "CT", f"torso {seed}")
 

@@ -100,7 +100,8 @@ def _view(volume: Volume, spacing_mm: float) -> View:
         )
     body = _body(array, seen, volume.modality, spacing_mm)
     if volume.modality == "CT":
-        array = np.where(body | ~seen, array, -1000.0)
+        # The table goes; the skin stays, whose voxels are half air.
+        array = np.where(_grown(body, 2) | ~seen, array, -1000.0)
     grey = _grey(array, body & seen, volume.modality)
     rim = max(1, round(_RIM_MM / spacing_mm))
     body = _grown(body, rim) & seen
