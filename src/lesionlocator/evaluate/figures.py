@@ -117,7 +117,7 @@ def draw_case(scan: Volume, truth: Mask, outline: Mask | None) -> bytes:
     from matplotlib.figure import Figure
 
     plane = _plane(truth if not truth.is_empty else outline or truth)
-    image = resample(scan, plane)[0]
+    image = resample(scan, plane, outside=float(np.nanmin(scan.array)))[0]
     low, high = _shown(scan, image)
     with rc_context(_STYLE):
         figure = Figure((_PANEL_INCH, _PANEL_INCH), dpi=130)

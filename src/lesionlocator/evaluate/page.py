@@ -117,14 +117,19 @@ def _all_scores(results: Results, rows: Sequence[Row]) -> Iterator[str]:
     methods = dict.fromkeys(row.method for row in rows if row.prompt == prompt)
     cells = [[escape(method), *(_mean(found.get((method, score))) for score in _MAIN)] for method in methods]
     yield f"<h2>All scores, {escape(prompt)}</h2>" + _table(["method", *(SCORES[score] for score in _MAIN)], cells)
-    cells = [[escape(method), *(_plain(found, method, scores) for scores in _MORE.values())] for method in methods]
-    yield _table(["method", *_MORE], cells)
+    cells = [
+        [escape(method), _over_patients(found.get((method, "dice"))), _over_patients(found.get((method, "nsd")))]
+        + [_plain(found, method, scores) for scores in _MORE.values()]
+        for method in methods
+    ]
+    yield _table(["method", "Dice over patients", "NSD over patients", *_MORE], cells)
     tolerances = sorted({round(row.tolerance_mm, 1) for row in rows if row.tolerance_mm is not None})
+    used = f"{tolerances[0]:g} to {tolerances[-1]:g} mm"
     yield (
-        "<p class=note>Mean over lesions [95 % interval, resampled by patient]. NSD at a tolerance of 2 mm or the "
-        f"largest voxel spacing, here {tolerances[0]:g} to {tolerances[-1]:g} mm. Errors are answer minus truth. "
-        "CPM@10, CPM@25: share of lesions whose centre was met within min(radius, 10 mm) and within 25 mm. Detected: "
-        "Dice above 0.3. No answer counts as an empty outline.</p>"
+        "<p class=note>Mean over lesions [95 % interval, resampled by patient], or mean of the patients' means. "
+        f"NSD at a tolerance of 2 mm or the largest voxel spacing, here {used}. Errors are answer minus truth. CPM@10, "
+        "CPM@25: share of lesions whose centre was met within min(radius, 10 mm) and within 25 mm. Detected: Dice "
+        "above 0.3. No answer counts as an empty outline.</p>"
     )
 
 
@@ -295,6 +300,10 @@ def _mean(entry: Results | None, *, signed: bool = False) -> str:
     text = f"{value}<span class=interval> [{', '.join(ends)}]</span>"
     sure = signed and (entry["interval"][0] > 0 or entry["interval"][1] < 0)
     return f"<b>{text}</b>" if sure else text
+
+
+def _over_patients(entry: Results | None) -> str:
+    return "" if entry is None else _number(entry["over_patients"])
 
 
 def _ends(entry: Results) -> Sequence[float]:
