@@ -26,8 +26,10 @@ class Rules:
     """A lesion with less of it than this inside the follow-up scan is outside."""
     tolerance_mm: float = 4.0
     """How far off an alignment may be: what does not come this near the carried-over mask is another thing."""
-    reach_mm: tuple[float, float] = (6.0, 20.0)
-    """A lesion may have grown by half its diameter, within these limits."""
+    reach_mm: tuple[float, float] = (4.0, 12.0)
+    """Each border of a lesion may have moved out by a quarter of its diameter, within these limits."""
+    merge_mm: tuple[float, float] = (6.0, 20.0)
+    """Lesions may have grown together over half of a diameter each, within these limits."""
     present_share: float = 0.02
     """Less than this that looks like the lesion is nothing."""
     part_share: float = 0.10
@@ -58,14 +60,16 @@ class Sighting:
     """What was found of one lesion at its carried-over place in the follow-up scan.
 
     `carried` is its mask through the alignment; `inside` the share of the lesion that lies in the follow-up's grid;
-    `parts` what looks like it there, largest first (grids of their own, nearest the follow-up's). `decisive` is False
-    where the baseline lesion does not stand out from its surroundings, so that finding nothing means nothing.
+    `parts` what looks like it there, largest first (grids of their own, nearest the follow-up's), and `around` what
+    they are connected with further out, by which lesions that have merged are known. `decisive` is False where the
+    baseline lesion does not stand out from its surroundings, so that finding nothing means nothing.
     `likeness` (0 to 1) is how much of the baseline's contrast is left.
     """
 
     carried: Mask
     inside: float
     parts: tuple[Mask, ...] = ()
+    around: Mask | None = None
     decisive: bool = False
     likeness: float = 0.0
 
@@ -138,7 +142,7 @@ def _look_again(index: int, carried: list[Mask], scene: Scene) -> Sighting:
         return Sighting(carried[index], inside)
     found, likeness = region.lesion_like(look)
     parts = region.parts(found)
-    return Sighting(carried[index], inside, tuple(parts), True, likeness)
+    return Sighting(carried[index], inside, tuple(parts), region.connected(found, parts), True, likeness)
 
 
 class _Region:
@@ -147,8 +151,9 @@ class _Region:
     def __init__(self, index: int, carried: list[Mask], scene: Scene) -> None:
         self.rules, self.scene = scene.rules, scene
         diameter = 2 * (3 * carried[index].volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
-        self.reach_mm = float(np.clip(diameter / 2, *self.rules.reach_mm))
-        native, _ = _surroundings(scene.followup.geometry, carried[index], self.reach_mm + 6.0)
+        self.reach_mm = float(np.clip(diameter / 4, *self.rules.reach_mm))
+        self.merge_mm = float(np.clip(diameter / 2, *self.rules.merge_mm))
+        native, _ = _surroundings(scene.followup.geometry, carried[index], self.merge_mm + 6.0)
         coarsest = np.maximum(native.spacing_mm, native.spacing_mm * np.array(native.shape) / _WORKING_SIDE)
         self.grid = native if np.allclose(coarsest, native.spacing_mm) else native.respaced(coarsest)
         self.followup = _finite(resample(scene.followup, self.grid))
@@ -161,10 +166,10 @@ class _Region:
         self.distance = np.asarray(ndimage.distance_transform_edt(~self.places[index], sampling=self.grid.spacing_mm))
 
     def lesion_like(self, look: Look) -> tuple[Bool[np.ndarray, "d h w"], float]:
-        """Voxels within reach that look like the lesion and were not something else before; and the contrast left."""
+        """Voxels around that look like the lesion and were not something else before; and the contrast left."""
         gain = self._gain()
         any_lesion = np.logical_or.reduce(self.places)
-        shell = (self.distance > self.rules.tolerance_mm) & (self.distance <= self.reach_mm + 6.0) & ~any_lesion
+        shell = (self.distance > self.rules.tolerance_mm) & (self.distance <= self.merge_mm + 6.0) & ~any_lesion
         around = float(np.median(self.followup[shell])) if shell.any() else gain * look.around
         level = gain * look.inside
         if (level - around) * look.contrast <= 0:
@@ -174,14 +179,14 @@ class _Region:
         before = self._alike(self._smoothed(self.baseline), look.around, look.inside, look.inside_spread)
         # A voxel of slack on what was there before: alignments are not exact at the border of a vessel or a rib.
         explained = ndimage.binary_dilation(before & ~ndimage.binary_dilation(any_lesion, _EVERYWHERE)) & ~any_lesion
-        found = alike & ~explained & (self.distance <= self.reach_mm)
+        found = alike & ~explained & (self.distance <= self.merge_mm)
         near = found & (self.distance <= self.rules.tolerance_mm)
         left = float(np.median(smooth_now[near])) - around if near.any() else 0.0
         return found, float(np.clip(left / (level - around), 0.0, 1.0)) if level != around else 0.0
 
     def parts(self, found: Bool[np.ndarray, "d h w"]) -> list[Mask]:
         """Connected parts that come near this lesion's place and belong to no other, largest first."""
-        labels, count = ndimage.label(found, _EVERYWHERE)
+        labels, count = ndimage.label(found & (self.distance <= self.reach_mm), _EVERYWHERE)
         own = int(self.places[self.index].sum())
         smallest = max(2.0 if own > 8 else 1.0, self.rules.present_share * own)
         kept = [
@@ -192,6 +197,15 @@ class _Region:
         kept.sort(key=lambda part: -int(part.sum()))
         total = sum(int(part.sum()) for part in kept)
         return [Mask.from_array(part, self.grid) for part in kept if part.sum() >= self.rules.part_share * total]
+
+    def connected(self, found: Bool[np.ndarray, "d h w"], parts: list[Mask]) -> Mask | None:
+        """What is found in one piece with the parts, beyond the reach of the lesion's own growth too."""
+        if not parts:
+            return None
+        labels, _ = ndimage.label(found, _EVERYWHERE)
+        labels = np.asarray(labels)
+        ours = np.unique(np.concatenate([labels[part.on(self.grid)] for part in parts]))
+        return Mask.from_array(np.isin(labels, ours[ours > 0]), self.grid)
 
     def _is_ours(self, part: Bool[np.ndarray, "d h w"]) -> bool:
         nearest = float(self.distance[part].min())

@@ -44,6 +44,11 @@ def join(parts: Sequence[Mask]) -> Mask:
     return Mask.from_array(np.logical_or.reduce([part.placed(region).on(region) for part in parts]), region)
 
 
+def common(one: Mask, other: Mask) -> Mask:
+    """What both have, on the lattice of the first."""
+    return Mask.from_array(one.array & other.placed(one.geometry).on(one.geometry), one.geometry)
+
+
 def join_overlapping(parts: Sequence[Mask]) -> list[Mask]:
     """Those that share voxels joined; the others as they are."""
     joined: list[Mask] = []

@@ -12,7 +12,7 @@ from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepo
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Rules, Scene, Sighting, locate
-from lesionlocator.parts import count_parts, distinct, join, join_overlapping, shared_share, touch
+from lesionlocator.parts import common, count_parts, distinct, join, join_overlapping, touch
 from lesionlocator.prompt import Box, Click, Prompt, Shape
 from lesionlocator.segment import Follower, Prepared, Segmenter
 from lesionlocator.segment.visit import outlined, segment_timepoint
@@ -20,9 +20,6 @@ from lesionlocator.volume import Mask, Volume
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
-
-_MERGED_SHARE = 0.1
-"""Lesions of which more than this share of what is seen of the smaller one is seen of both have merged."""
 
 
 @dataclass(frozen=True)
@@ -260,10 +257,12 @@ class _Chain:
 
     @staticmethod
     def _asks(group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
-        parts = join_overlapping([part for item in group for part in item.sighting.parts])
+        if len(group) > 1:
+            return [(Shape(_merged(group)),)]
+        parts = join_overlapping(keeper.sighting.parts)
         if not parts:
             return [(Shape(keeper.sighting.carried),)]
-        if len(group) == 1 and len(parts) > 1 and count_parts(keeper.mask) > 1:
+        if len(parts) > 1 and count_parts(keeper.mask) > 1:
             parts = [join(parts)]
         return [(Shape(part),) for part in parts]
 
@@ -340,7 +339,7 @@ def _own_prompts(mask: Mask) -> tuple[Prompt, ...]:
 
 
 def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
-    """Lesions that were apart before and now share some of what was seen of them are one group."""
+    """Lesions that were apart before and now meet in what was seen of them are one group."""
     leader = list(range(len(carried)))
 
     def find(i: int) -> int:
@@ -350,7 +349,7 @@ def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
 
     for i, one in enumerate(carried):
         for j in range(i + 1, len(carried)):
-            if _share_a_part(one, carried[j]) and not touch(one.mask, carried[j].mask):
+            if _meet(one, carried[j]) and not touch(one.mask, carried[j].mask):
                 leader[find(j)] = find(i)
     groups: dict[int, list[_Carried]] = {}
     for i, item in enumerate(carried):
@@ -358,9 +357,17 @@ def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
     return list(groups.values())
 
 
-def _share_a_part(one: _Carried, other: _Carried) -> bool:
-    # Each part ends where its lesion could have grown to, so even merged ones share only their middle.
-    return any(shared_share(part, twin) > _MERGED_SHARE for part in one.sighting.parts for twin in other.sighting.parts)
+def _merged(group: list[_Carried]) -> Mask:
+    """All that was seen of the lesions, and what lies between them: what is reached from more than one."""
+    seen = [part for item in group for part in item.sighting.parts]
+    around = [item.sighting.around for item in group if item.sighting.around is not None]
+    between = [common(one, other) for n, one in enumerate(around) for other in around[n + 1 :]]
+    return join([*seen, *(mask for mask in between if not mask.is_empty)])
+
+
+def _meet(one: _Carried, other: _Carried) -> bool:
+    near, far = one.sighting.around, other.sighting.around
+    return near is not None and far is not None and touch(near, far)
 
 
 def _link_confidence(item: _Carried, found: Lesion) -> float | None:

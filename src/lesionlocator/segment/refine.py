@@ -42,9 +42,10 @@ def refine(volume: Volume, ask: Ask, extent: Extent, rules: Rules, voxels: int) 
     window = look(volume, extent.box, margin=_MARGIN, voxels=voxels)
     prior = _prior(window, ask, volume.modality, rules)
     bright = _bright(window, side)
-    start = _by_threshold(window, bright) if by_threshold else _by_shape(window)
+    start = _by_threshold(window, bright) if by_threshold else _by_shape(_radius(window, ask))
     belief = settle(bright, prior, start, window.grid, rules)
-    if extent.sure and tightness(belief, window.reach <= 1) < _TIGHT_ENOUGH:
+    # An outline that was given may be a ring or a branch; only a box promises that the lesion fills it.
+    if extent.sure and not _given_outlines(ask) and tightness(belief, window.reach <= 1) < _TIGHT_ENOUGH:
         return inscribed([extent.box], volume.geometry)
     return window.to_mask(_tidied(belief, volume.modality))
 
@@ -55,7 +56,7 @@ def _choose(window: Window, prior: Prior, modality: Modality, rules: Rules) -> t
     The side is read off the whole (brightness inside and outside the ellipsoid) and the border (the step across it).
     """
     sides: tuple[Side, ...] = (1,) if modality == "PT" else (1, -1)
-    ends = {side: settle(_bright(window, side), prior, _by_shape(window), window.grid, rules) for side in sides}
+    ends = {side: settle(_bright(window, side), prior, _by_shape(window.radius), window.grid, rules) for side in sides}
     steps = {side: border_step(_bright(window, side), ends[side], window.grid) for side in sides}
     side: Side = 1
     if modality != "PT":
@@ -90,8 +91,8 @@ def _prior(window: Window, ask: Ask, modality: Modality, rules: Rules) -> Prior:
 
 def _radius(window: Window, ask: Ask) -> Float[np.ndarray, "d h w"]:
     """One on the ellipsoid, or on the border of a mask that was given."""
-    shapes = [prompt for prompt in ask if isinstance(prompt, Shape)]
-    if not shapes or any(isinstance(prompt, Box) for prompt in ask):
+    shapes = _given_outlines(ask)
+    if not shapes:
         return window.radius
     painted = np.zeros(window.grid.shape, bool)
     for shape in shapes:
@@ -107,6 +108,11 @@ def _radius(window: Window, ask: Ask) -> Float[np.ndarray, "d h w"]:
     return np.maximum(0.0, 1 + signed_mm / (window.box.size_mm.mean() / 2))
 
 
+def _given_outlines(ask: Ask) -> list[Shape]:
+    """The outlines to go by: those that were given, unless a box says better how far the lesion reaches."""
+    return [] if any(isinstance(p, Box) for p in ask) else [prompt for prompt in ask if isinstance(prompt, Shape)]
+
+
 def _bright(window: Window, side: Side) -> Float[np.ndarray, "d h w"]:
     """From 0 to 1, the lesion being the brighter; the extreme hundredths are cut off (bone, metal, air)."""
     near = window.values[(window.reach < 1.3) & window.seen]
@@ -115,8 +121,8 @@ def _bright(window: Window, side: Side) -> Float[np.ndarray, "d h w"]:
     return (bright if side == 1 else 1 - bright).astype(float)
 
 
-def _by_shape(window: Window) -> Float[np.ndarray, "d h w"]:
-    return np.where(window.radius <= 1, 0.95, 0.05)
+def _by_shape(radius: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
+    return np.where(radius <= 1, 0.95, 0.05)
 
 
 def _by_threshold(window: Window, bright: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
