@@ -230,6 +230,7 @@ def test_a_protocol_is_measured_and_written_as_page_table_and_json(balls, tmp_pa
         and "balls/ann" in page
         and "http" not in _without_names(page)
     )
+    assert "Two radiologists" in page and "LIDC-IDRI: CC BY 3.0" in page
     assert str(tmp_path) not in page and str(tmp_path) not in json.dumps(results)
 
 
