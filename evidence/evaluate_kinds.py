@@ -29,9 +29,9 @@ def page(results):
     text = header("Tumour kinds at hand, each by itself", "python evidence/evaluate_kinds.py")
     text += f"""
 `lesionlocator evaluate zero-shot`, {results["seconds"]:.0f} s for {len(results["rows"])} answers. Dice, mean over
-lesions. The number of patients is that of people, not of lesions: with one to nine of a kind, a row shows where a method
-fails and does not rank methods that are close. These methods have no trained weights; they were developed on scans among
-these.
+lesions. The number of patients is that of people, not of lesions: with one to nine of a kind, a row shows where a
+method fails and does not rank methods that are close. These methods have no trained weights; they were developed on
+scans among these.
 
 | Prompt | Kind | Lesions | Patients | {" | ".join(results["protocol"]["methods"])} |
 |---|---|---|---|{"---|" * len(results["protocol"]["methods"])}
