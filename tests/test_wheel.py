@@ -118,7 +118,7 @@ def test_the_oldest_packages_that_are_tested_are_the_oldest_that_are_allowed():
             r"^([\w-]+)==([\d.]+)$", (REPOSITORY / "constraints-lowest.txt").read_text(encoding="utf-8"), re.MULTILINE
         )
     )
-    allowed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups() for requirement in asked)
+    allowed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<[\d.]+)?", requirement).groups() for requirement in asked)
     assert allowed.keys() == lowest.keys()
     for name, version in allowed.items():
         assert f"{lowest[name]}.".startswith(f"{version}.")
