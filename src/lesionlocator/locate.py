@@ -136,10 +136,10 @@ def _look_again(index: int, carried: list[Mask], scene: Scene) -> Sighting:
     if inside < rules.inside_share or carried[index].is_empty:
         return Sighting(carried[index], inside)
     look = look_of(scene.baseline, mask, [other for i, other in enumerate(scene.lesions) if i != index])
-    region = _Region(index, carried, scene)
     decisive = look.stands_out(rules.stands_out) and scene.baseline.modality == scene.followup.modality
     if not decisive:
         return Sighting(carried[index], inside)
+    region = _Region(index, carried, scene)
     found, likeness = region.lesion_like(look)
     parts = region.parts(found)
     return Sighting(carried[index], inside, tuple(parts), region.connected(found, parts), True, likeness)
@@ -150,9 +150,9 @@ class _Region:
 
     def __init__(self, index: int, carried: list[Mask], scene: Scene) -> None:
         self.rules, self.scene = scene.rules, scene
-        diameter = 2 * (3 * carried[index].volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
-        self.reach_mm = float(np.clip(diameter / 4, *self.rules.reach_mm))
-        self.merge_mm = float(np.clip(diameter / 2, *self.rules.merge_mm))
+        diameter_mm = carried[index].equivalent_diameter_mm
+        self.reach_mm = float(np.clip(diameter_mm / 4, *self.rules.reach_mm))
+        self.merge_mm = float(np.clip(diameter_mm / 2, *self.rules.merge_mm))
         native, _ = _surroundings(scene.followup.geometry, carried[index], self.merge_mm + 6.0)
         coarsest = np.maximum(native.spacing_mm, native.spacing_mm * np.array(native.shape) / _WORKING_SIDE)
         self.grid = native if np.allclose(coarsest, native.spacing_mm) else native.respaced(coarsest)

@@ -49,16 +49,6 @@ def common(one: Mask, other: Mask) -> Mask:
     return Mask.from_array(one.array & other.placed(one.geometry).on(one.geometry), one.geometry)
 
 
-def join_overlapping(parts: Sequence[Mask]) -> list[Mask]:
-    """Those that share voxels joined; the others as they are."""
-    joined: list[Mask] = []
-    for part in parts:
-        overlapping = [known for known in joined if shared_share(part, known) > 0]
-        joined = [known for known in joined if known not in overlapping]
-        joined.append(join([*overlapping, part]))
-    return joined
-
-
 def distinct(masks: Sequence[Mask]) -> list[int]:
     """Which masks are left, largest first, without those that lie mostly in a larger one."""
     kept: list[int] = []

@@ -12,7 +12,7 @@ from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepo
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Rules, Scene, Sighting, locate
-from lesionlocator.parts import common, count_parts, distinct, join, join_overlapping, touch
+from lesionlocator.parts import common, count_parts, distinct, join, touch
 from lesionlocator.prompt import Box, Click, Prompt, Shape
 from lesionlocator.segment import Follower, Prepared, Segmenter
 from lesionlocator.segment.visit import outlined, segment_timepoint
@@ -112,7 +112,6 @@ class _Carried:
     lesion: Lesion
     mask: Mask
     sighting: Sighting
-    alignment: Alignment
 
 
 class _Chain:
@@ -159,15 +158,13 @@ class _Chain:
         sources = sorted({place[0] for place in self.last_seen.values()})
         carried: list[_Carried] = []
         for source in sources:
-            ids = [lesion_id for lesion_id, place in self.last_seen.items() if place[0] == source]
-            found = [(lesion_id, self.timepoints[source].lesion(lesion_id)) for lesion_id in ids]
-            known = [(lesion, lesion.mask) for _, lesion in found if lesion is not None and lesion.mask is not None]
+            found = [self.timepoints[source].lesion(name) for at, name in self.last_seen.values() if at == source]
+            known = [(lesion, lesion.mask) for lesion in found if lesion is not None and lesion.mask is not None]
+            masks = [mask for _, mask in known]
             alignment = self._alignment(source, index)
-            scene = Scene(
-                self._volume(source), self._volume(index), alignment, [mask for _, mask in known], self.settings.rules
-            )
+            scene = Scene(self._volume(source), self._volume(index), alignment, masks, self.settings.rules)
             for (lesion, mask), sighting in zip(known, locate(scene), strict=True):
-                carried.append(_Carried((source, lesion.id), lesion, mask, sighting, alignment))
+                carried.append(_Carried((source, lesion.id), lesion, mask, sighting))
         order = list(self.last_seen)
         return sorted(carried, key=lambda item: order.index(item.lesion.id))
 
@@ -230,7 +227,7 @@ class _Chain:
         """One lesion, or several that have merged, outlined; a lesion may come out in several parts."""
         keeper = max(group, key=lambda item: item.mask.voxels)
         asks = self._asks(group, keeper)
-        prepared = self.segmenter.prepare(self._volume(index))
+        prepared = self._ready(index)
         geometry = self.timepoints[index].geometry
         asked = [Lesion(keeper.lesion.id, ask) for ask in asks]
         found_outlines = zip(asked, self.segmenter.outline(prepared, asks), strict=True)
@@ -259,11 +256,11 @@ class _Chain:
     def _asks(group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
         if len(group) > 1:
             return [(Shape(_merged(group)),)]
-        parts = join_overlapping(keeper.sighting.parts)
+        parts = keeper.sighting.parts
         if not parts:
             return [(Shape(keeper.sighting.carried),)]
         if len(parts) > 1 and count_parts(keeper.mask) > 1:
-            parts = [join(parts)]
+            return [(Shape(join(parts)),)]
         return [(Shape(part),) for part in parts]
 
     def _by_reader(self, index: int) -> tuple[list[Lesion], list[Link]]:
@@ -374,6 +371,6 @@ def _link_confidence(item: _Carried, found: Lesion) -> float | None:
     """A rule, not a calibrated probability: contrast that is left, times nearness to the carried-over place."""
     if found.mask is None or not item.sighting.decisive or item.sighting.carried.is_empty:
         return None
-    diameter_mm = 2 * (3 * item.mask.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+    diameter_mm = item.mask.equivalent_diameter_mm
     shift_mm = float(np.linalg.norm(found.mask.centroid_mm - item.sighting.carried.centroid_mm))
     return float(np.clip(item.sighting.likeness * np.exp(-((shift_mm / (diameter_mm + 4.0)) ** 2)), 0.0, 1.0))

@@ -97,6 +97,11 @@ class Mask:
     def volume_ml(self) -> float:
         return self.voxels * self.geometry.voxel_ml
 
+    @property
+    def equivalent_diameter_mm(self) -> float:
+        """Diameter of the ball that has its volume."""
+        return 2 * (3 * self.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+
     @cached_property
     def points_mm(self) -> Float[np.ndarray, "n 3"]:
         """Centres of its voxels; none for an empty mask."""
