@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from lesionlocator.case import Case, Happening, Timepoint
 from lesionlocator.formats import write_labels, write_mask
+from lesionlocator.formats.disk import whole
 from lesionlocator.measure import Change, Row, measure_changes
 
 LINK_COLUMNS = ("lesion_id", "from_scan", "to_scan", "to_lesion_id", "event", "reason", "confidence", "decided_by")
@@ -62,7 +62,7 @@ def write_report(case: Case, rows: Sequence[Row], folder: Path | str, record: Re
     record = record or Record("python")
     before = _listed(folder / RUN_FILE)
     (folder / RUN_FILE).unlink(missing_ok=True)
-    labels = label_numbers(case)
+    labels = label_numbers([lesion.id for timepoint in case.timepoints for lesion in timepoint.lesions])
     with record.stage("write"):
         written = [name for timepoint in case.timepoints for name in _write_masks(timepoint, labels, folder, record)]
         write_text(folder / "lesions.csv", table([f.name for f in fields(Row)], (asdict(row) for row in rows)))
@@ -83,9 +83,9 @@ def link_rows(case: Case) -> list[dict[str, Any]]:
     return [_link_row(happening, names) for happening in case.events()]
 
 
-def label_numbers(case: Case) -> dict[str, int]:
-    """The number of each lesion in `NAME_lesions.nii.gz`: its id where that is one, else the next free number."""
-    ids = list(dict.fromkeys(lesion.id for timepoint in case.timepoints for lesion in timepoint.lesions))
+def label_numbers(lesion_ids: Sequence[str]) -> dict[str, int]:
+    """The number of each lesion in a label map: its id where that is one, else the next free number."""
+    ids = list(dict.fromkeys(lesion_ids))
     numbers = {i: int(i) for i in ids if i.isdecimal() and i.isascii() and 0 < int(i) < 65536 and str(int(i)) == i}
     free = (n for n in range(1, 65536) if n not in set(numbers.values()))
     return {i: numbers[i] if i in numbers else next(free) for i in ids}
@@ -102,9 +102,8 @@ def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """A text file that is either whole or not there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def _write_masks(timepoint: Timepoint, labels: Mapping[str, int], folder: Path, record: Record) -> list[str]:

@@ -30,23 +30,15 @@ _SHELF_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentSettings:
-    """What `segment` is told besides the scan."""
+class OutlineSettings:
+    """What every command that outlines is told: the model, how it runs, and how scans are read."""
 
-    prompts: Path
-    """Prompt file (JSON, label map, or 3D Slicer markups)."""
-    out: Path
-    """Folder for masks, tables and run.json."""
-    as_: Literal["box", "click"] | None = None
-    """What to make of each lesion of a label map: its tight box (default) or a click at its deepest voxel."""
-    split: bool = False
-    """One lesion for each 26-connected part of a label map, instead of one for each id."""
     model: str = DEFAULT_MODEL
     """Name of a model (see `lesionlocator models`), or a model folder."""
     quality: Quality = "balanced"
     """More work for a finer outline, or less. Published checkpoints: one fold, all folds, all folds and mirrors."""
     modality: Modality | None = None
-    """Modality of the scan. Default: what DICOM says, else guessed from the values, with a warning."""
+    """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
     device: str = "auto"
     """Where the model runs: cpu, cuda. Default: a GPU if the model can use one."""
     precision: Precision = "fp32"
@@ -58,38 +50,39 @@ class SegmentSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackSettings:
-    """What `track` is told besides the scans."""
+class CaseSettings:
+    """What every command on one case is told."""
 
     prompts: Path
-    """Prompt file for the baseline (JSON, label map, or 3D Slicer markups)."""
+    """Prompt file for the scan, the first if there are several (JSON, label map, or 3D Slicer markups)."""
     out: Path
     """Folder for masks, tables and run.json."""
-    as_: Literal["box", "click", "mask"] | None = None
-    """What to make of each lesion of a label map: box (default), click, or mask (kept as the baseline's outline)."""
     split: bool = False
     """One lesion for each 26-connected part of a label map, instead of one for each id."""
-    model: str = DEFAULT_MODEL
-    """Name of a model (see `lesionlocator models`), or a model folder."""
+
+
+# The order of the parents is that of `--help`, backwards: what has to be said comes first.
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings(OutlineSettings, CaseSettings):
+    """What `segment` is told besides the scan."""
+
+    as_: Literal["box", "click"] | None = None
+    """What to make of each lesion of a label map: its tight box (default) or a click at its deepest voxel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackSettings(OutlineSettings, CaseSettings):
+    """What `track` is told besides the scans."""
+
+    as_: Literal["box", "click", "mask"] | None = None
+    """What to make of each lesion of a label map: box (default), click, or mask (kept as the baseline's outline)."""
     align: str | None = None
     """How scans are brought together: header, centre, rigid, affine or deformable. Default: the model's
     own way if it has one (published checkpoints), else deformable."""
-    quality: Quality = "balanced"
-    """More work for a finer outline, or less. Published checkpoints: one fold, all folds, all folds and mirrors."""
-    modality: Modality | None = None
-    """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
     propose: bool = False
     """Also write NAME_proposed.json for each follow-up: where lesions seem to be, least sure first, to be checked."""
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
-    device: str = "auto"
-    """Where the model runs: cpu, cuda. Default: a GPU if the model can use one."""
-    precision: Precision = "fp32"
-    """Numbers that networks compute with; fp16 on a GPU only. For published checkpoints."""
-    folds: tuple[int, ...] = ()
-    """A fold to use; may be given again. Default: what the quality says. For published checkpoints."""
-    no_mirroring: bool = False
-    """Leave out the mirrored passes of the quality max. For published checkpoints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,28 +157,14 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSettings:
+class BatchSettings(OutlineSettings):
     """What a batch says for all of its cases; a case's own `as` and `modality` go before."""
 
     as_: Literal["box", "click", "mask"] | None = None
     """What to make of each lesion of a label map: box (default), click, or (with follow-ups) mask."""
-    model: str = DEFAULT_MODEL
-    """Name of a model (see `lesionlocator models`), or a model folder."""
     align: str | None = None
     """How scans are brought together: header, centre, rigid, affine or deformable. Default: the model's
     own way if it has one (published checkpoints), else deformable."""
-    quality: Quality = "balanced"
-    """More work for a finer outline, or less. Published checkpoints: one fold, all folds, all folds and mirrors."""
-    modality: Modality | None = None
-    """Modality of the scans. Default: what DICOM says, else guessed from the values, with a warning."""
-    device: str = "auto"
-    """Where the model runs: cpu, cuda. Default: a GPU if the model can use one."""
-    precision: Precision = "fp32"
-    """Numbers that networks compute with; fp16 on a GPU only. For published checkpoints."""
-    folds: tuple[int, ...] = ()
-    """A fold to use; may be given again. Default: what the quality says. For published checkpoints."""
-    no_mirroring: bool = False
-    """Leave out the mirrored passes of the quality max. For published checkpoints."""
 
 
 def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) -> None:
@@ -205,7 +184,7 @@ def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) 
         run_track(job.scans, TrackSettings(prompts=job.prompts, out=folder, **said))
 
 
-def _load(settings: SegmentSettings | TrackSettings) -> Segmenter:
+def _load(settings: OutlineSettings) -> Segmenter:
     from lesionlocator.segment import Running, load_segmenter
 
     mirroring = False if settings.no_mirroring else None
@@ -225,25 +204,26 @@ def _write_proposals(finished: Finished) -> None:
 
 def _finish(case: Case, scans: Sequence[Path], segmenter: Segmenter, record: Record, out: Path) -> Finished:
     from lesionlocator.formats import checksum
-    from lesionlocator.measure import measure_case
+    from lesionlocator.measure import measure_timepoint
     from lesionlocator.report import write_report
 
     _refuse_if_none(case.timepoints[0])
     record.model = {"id": segmenter.card.id, "kind": segmenter.card.kind, "licence": segmenter.card.licence}
-    with record.stage("measure"):
-        rows = measure_case(case)
-    with record.stage("checksum"):
-        for path, timepoint in zip(scans, case.timepoints, strict=True):
+    rows: list[Row] = []
+    # One scan after the other, so that long scans are not read again for each question.
+    for path, timepoint in zip(scans, case.timepoints, strict=True):
+        with record.stage("measure"):
+            rows.extend(measure_timepoint(timepoint))
             volume = timepoint.load()
-            record.warnings.extend(f"{timepoint.name}: {warning}" for warning in volume.warnings)
-            record.inputs.append(
-                {"scan": timepoint.name, "path": str(path), "sha256": checksum(path), "modality": volume.modality}
-            )
+        record.warnings.extend(f"{timepoint.name}: {warning}" for warning in volume.warnings)
+        with record.stage("checksum"):
+            sha256 = checksum(path)
+        record.inputs.append({"scan": timepoint.name, "path": str(path), "sha256": sha256, "modality": volume.modality})
     folder = write_report(case, rows, out, record)
     return Finished(case, rows, record, folder)
 
 
-def _record(command: str, settings: SegmentSettings | TrackSettings, **scans: Any) -> Record:
+def _record(command: str, settings: CaseSettings, **scans: Any) -> Record:
     from lesionlocator.report import Record
 
     # Not `out`: the record lies there, and a folder may be moved (a batch does so with every finished case).
@@ -341,13 +321,13 @@ def convert_prompts(
 
 
 def _painted(lesions: Sequence[Lesion], geometry: Geometry) -> dict[int, Mask]:
+    import numpy as np
+
+    from lesionlocator.report import label_numbers
     from lesionlocator.volume import Mask
 
-    painted: dict[int, Mask] = {}
-    for number, lesion in enumerate(lesions, start=1):
-        label = int(lesion.id) if lesion.id.isdecimal() and 0 < int(lesion.id) < 65536 else number
-        for prompt in lesion.prompts:
-            array = prompt.paint(geometry)
-            known = painted[label].on(geometry) if label in painted else False
-            painted[label] = Mask.from_array(array | known, geometry)
-    return painted
+    labels = label_numbers([lesion.id for lesion in lesions])
+    return {
+        labels[lesion.id]: Mask.from_array(np.logical_or.reduce([p.paint(geometry) for p in lesion.prompts]), geometry)
+        for lesion in lesions
+    }
