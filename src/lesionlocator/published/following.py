@@ -162,15 +162,10 @@ def _answer(lesion: list[_Look], regions: list[list[Region]], followup: PlannedS
     }
     for fold, looks in by_fold.items():
         placed = [(look, one, len(several) > 1) for look, several in looks for one in several]
-        asked = (Look(_as_stored(followup.region(one)), look.prompt.on(one), look.flip) for look, one, _ in placed)
+        asked = (Look(followup.region(one), look.prompt.on(one), look.flip) for look, one, _ in placed)
         for logits, (_, one, overlap) in zip(ensemble.logits(fold, asked), placed, strict=True):
             gathered.add(one, logits, weight if overlap else even)
     return Followed(followup.outlined(gathered.lead(_BACKGROUND), gathered.start, _BACKGROUND))
-
-
-def _as_stored(image: Float32[np.ndarray, "d h w"]) -> Float32[np.ndarray, "d h w"]:
-    # The published tracker is given scans in half precision.
-    return image.astype(np.float16).astype(np.float32)
 
 
 def _nowhere() -> Region:
