@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -116,12 +115,14 @@ def read_card(folder: Path) -> ModelCard:
 
 def verify(card: ModelCard, folder: Path) -> list[str]:
     """What is wrong with a model's files, one sentence each; empty when every checksum is right."""
+    from lesionlocator.formats import checksum
+
     problems: list[str] = []
     for name, expected in card.files.items():
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")
-        elif (actual := _sha256(file)) != expected.lower():
+        elif (actual := checksum(file)) != expected.lower():
             problems.append(f"{name} has the SHA-256 {actual}, the card says {expected}")
     return problems
 
@@ -290,11 +291,6 @@ def _bad_card(where: str, found: str) -> Refused:
         needed=f"a model card of version {CARD_VERSION} with {', '.join(_TEXTS)}",
         do="mend the card, or get the model again",
     )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 MODELS: dict[str, ModelCard] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lesionlocator.errors import Refused
+from lesionlocator.formats import checksum
 from lesionlocator.network.checkpoint import load_weights, parts_of_tracker
 from lesionlocator.network.gradicon import RegistrationNetwork
 from lesionlocator.network.residual_unet import ResidualUNet
@@ -26,7 +26,7 @@ def convert_folder(folder: Path, into: Path) -> dict[str, str]:
     for name in PARTS.values():
         if (folder / name).is_dir():
             _convert_part(folder / name, into / name, is_tracker=name == PARTS["track"])
-    files = {path.relative_to(into).as_posix(): _sha256(path) for path in sorted(into.rglob("*")) if path.is_file()}
+    files = {path.relative_to(into).as_posix(): checksum(path) for path in sorted(into.rglob("*")) if path.is_file()}
     if not files:
         raise Refused(
             found=f"no published model in {folder}", needed=" or ".join(PARTS.values()), do="check the folder"
@@ -72,8 +72,3 @@ def _kept(said: dict[str, Any]) -> dict[str, Any]:
     """What of a checkpoint's other content is needed to run it, or says where it comes from."""
     names = ("trainer_name", "inference_allowed_mirroring_axes", "current_epoch")
     return {name: said[name] for name in names if name in said}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
