@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 Rows = Float[np.ndarray, "_ _"]
 """(new, old) weights."""
@@ -22,6 +22,7 @@ Region = tuple[Span, Span, Span]
 Method = Literal["torch", "skimage"]
 
 _NOTHING = 1e-7
+_ROUNDING = 1e-6
 _ANISOTROPIC = 3.0
 
 
@@ -39,7 +40,7 @@ class Regrid:
 
     def rows(self, axis: int, old: int, new: int, spacings: Sequence[Sequence[float]]) -> Rows:
         """The matrix along an axis, for volumes that had and get these spacings."""
-        if axis == self._thick_axis(spacings):
+        if axis == self.thick_axis(spacings):
             return nearest_rows(old, new)
         return linear_rows(old, new) if self.order == 1 else _spline_rows(old, new, self.order)
 
@@ -48,7 +49,12 @@ class Regrid:
         """Whether values that overshoot the range of the input are cut off."""
         return self.method == "skimage" and self.order > 1
 
-    def _thick_axis(self, spacings: Sequence[Sequence[float]]) -> int | None:
+    def covers(self, share: Float[np.ndarray, "_ _ _"]) -> Bool[np.ndarray, "_ _ _"]:
+        """Which voxels a label takes, of which it covers this share; exactly half is enough for scikit-image's way."""
+        return share >= 0.5 - _ROUNDING if self.method == "skimage" else share > 0.5
+
+    def thick_axis(self, spacings: Sequence[Sequence[float]]) -> int | None:
+        """The axis that is resampled by itself, if one is."""
         if self.separate_z is False:
             return None
         for spacing in spacings:

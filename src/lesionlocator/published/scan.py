@@ -109,7 +109,7 @@ class PlannedScan:
     def mask(self, mask: Mask) -> tuple[Index3, Bool[np.ndarray, "_ _ _"]] | None:
         """A lesion's outline in the resampled grid: where its tight crop starts, and the crop; None when it is empty.
 
-        A lesion that vanishes by the published rule (a voxel counts where over half of it is covered) is the voxels
+        A lesion that vanishes by the published rule (a voxel counts where half of it is covered) is the voxels
         that its own voxels fall into.
         """
         found = self._native(mask)
@@ -120,7 +120,7 @@ class PlannedScan:
         spans = [touching(rows, (a, b)) for rows, a, b in zip(self.mask_rows, start, stop, strict=True)]
         if all(b > a for a, b in spans):
             rows = [r[a:b, i:j] for r, (a, b), i, j in zip(self.mask_rows, spans, start, stop, strict=True)]
-            tight = _tight(apply(rows, array) > 0.5, [a for a, _ in spans])
+            tight = _tight(self.plans.regrid_mask.covers(apply(rows, array)), [a for a, _ in spans])
             if tight is not None:
                 return tight
         at = np.minimum(
@@ -178,29 +178,45 @@ class PlannedScan:
         rows = [r[a:b] for r, (a, b) in zip(self.scan_rows, region, strict=True)]
         spans = [used(r) for r in rows]
         rows = [r[:, a:b] for r, (a, b) in zip(rows, spans, strict=True)]
-        return self._clipped(apply(rows, self._normalised(_region(tuple(spans)))))
+        values = self._normalised(_region(tuple(spans)))
+        found = apply(rows, values)
+        return np.clip(found, *self._range(region), out=found) if self.plans.regrid_scan.clips else found
 
     def _normalised(self, region: Region) -> Float[np.ndarray, "d h w"]:
         """Clipped and z-scored values of a part of the crop. What is no number becomes the lowest value."""
         part = self.volume.array[tuple(slice(a + c, b + c) for (a, b), c in zip(region, self.crop[0], strict=True))]
+        return self._as_planned(part)
+
+    def _as_planned(self, part: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         values = np.clip(np.asarray(part, np.float32), *np.array(self.plans.clip, np.float32))
         values -= np.float32(self.plans.mean)
         values /= np.float32(self.plans.deviation)
         low = (self.plans.clip[0] - self.plans.mean) / self.plans.deviation
         return np.nan_to_num(values, copy=False, nan=low) if part.dtype.kind == "f" else values
 
-    def _clipped(self, values: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
-        return np.clip(values, *self._range, out=values) if self.plans.regrid_scan.clips else values
+    def _range(self, region: Region) -> Float[np.ndarray, "2 _ _ _"]:
+        """The lowest and the highest value in a region: of the whole crop, or of each thick slice by itself."""
+        axis = self._thick_axis
+        if axis is None:
+            return self._ranges
+        return self._ranges.take(nearest_index(self.cropped[axis], self.shape[axis])[slice(*region[axis])], axis + 1)
 
     @cached_property
-    def _range(self) -> tuple[np.float32, np.float32]:
+    def _ranges(self) -> Float[np.ndarray, "2 _ _ _"]:
         start, stop = self.crop
         part = self.volume.array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-        ends = np.clip(np.array([part.min(), part.max()], np.float32), *np.array(self.plans.clip, np.float32))
-        low, high = (ends - np.float32(self.plans.mean)) / np.float32(self.plans.deviation)
-        return low, high
+        over = tuple(axis for axis in range(3) if axis != self._thick_axis)
+        # What is no number counts as the lowest value: it makes the least one, and never the greatest.
+        ends = part.min(axis=over, keepdims=True), np.fmax.reduce(part, axis=over, keepdims=True)
+        return self._as_planned(np.stack(ends))
+
+    @property
+    def _thick_axis(self) -> int | None:
+        return self.plans.regrid_scan.thick_axis((self._spacing_mm, self.plans.spacing_mm))
 
     def _flattened(self, size: int) -> Float[np.ndarray, "d n n"]:
+        if self.plans.regrid_scan.clips:
+            return self._flattened_as_made(size)
         shrink = [linear_rows(self.shape[axis], size) @ self.scan_rows[axis] for axis in (1, 2)]
         depth, height, width = self.cropped
         flat = np.empty((depth, size, size), np.float32)
@@ -210,6 +226,18 @@ class PlannedScan:
             slab = self._normalised(((first, last), (0, height), (0, width)))
             flat[first:last] = np.matmul(np.matmul(shrink[0], slab), shrink[1].T)
         return apply((self.scan_rows[0], np.eye(size, dtype=np.float32), np.eye(size, dtype=np.float32)), flat)
+
+    def _flattened_as_made(self, size: int) -> Float[np.ndarray, "d n n"]:
+        # What is cut off between the two resamplings keeps them from being one product.
+        depth, height, width = self.shape
+        shrink = [linear_rows(self.shape[axis], size) for axis in (1, 2)]
+        flat = np.empty((depth, size, size), np.float32)
+        step = max(1, _SLAB_VOXELS // (height * width))
+        for first in range(0, depth, step):
+            last = min(first + step, depth)
+            slab = self._made(((first, last), (0, height), (0, width)))
+            flat[first:last] = np.matmul(np.matmul(shrink[0], slab), shrink[1].T)
+        return flat
 
     def _native(self, mask: Mask) -> tuple[Index3, Bool[np.ndarray, "_ _ _"]] | None:
         """A mask as the part of it that lies in the crop, and where that starts in the crop."""
