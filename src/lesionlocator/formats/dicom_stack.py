@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lesionlocator.errors import Refused
+from lesionlocator.formats.dicom_frames import Slice
+from lesionlocator.formats.dicom_pixels import same_pixels
 from lesionlocator.geometry import Geometry
 
 _REGULAR = 0.05
 """How far, in slice spacings, a slice may lie from where equal spacing puts it."""
 _SAME_PLACE_MM = 0.01
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """One image of a series: its header without the pixels, and where its first pixel's centre lies (LPS mm)."""
-
-    path: Path
-    header: Any
-    position: Float[np.ndarray, "3"]
-    row: Float[np.ndarray, "3"]
-    column: Float[np.ndarray, "3"]
-    spacing_mm: tuple[float, float]
-    shape: tuple[int, int]
-
-    @property
-    def normal(self) -> Float[np.ndarray, "3"]:
-        return np.cross(self.row, self.column)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,30 +39,6 @@ class Stack:
         )
 
 
-def read_slice(path: Path, header: Any) -> Slice:
-    """Where an image lies, from its header."""
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise Refused(
-            found=f"{path}, an object of {frames} frames ({_class_name(header)})",
-            needed="a series with one file for each slice",
-            do="convert it to NIfTI (with dcm2niix, for example) or export it as a classic series",
-        )
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        raise Refused(found=f"{path}, a colour image", needed="one number for each pixel", do="take the original")
-    position, directions, spacing = (_numbers(path, header, *asked) for asked in _PLACE)
-    row, column = directions[:3], directions[3:]
-    norms = np.linalg.norm([row, column], axis=1)
-    if np.any(np.abs(norms - 1) > 1e-3) or abs(row @ column) > 1e-3 or np.any(spacing <= 0):
-        raise Refused(
-            found=f"{path}, whose pixels measure {spacing.tolist()} mm along {row.tolist()} and {column.tolist()}",
-            needed="sizes above zero along two directions at right angles",
-            do="export the series again",
-        )
-    shape = (int(header.Rows), int(header.Columns))
-    return Slice(path, header, position, row, column, (float(spacing[0]), float(spacing[1])), shape)
-
-
 def stack_slices(slices: Sequence[Slice]) -> Stack:
     """The slices of one series as a grid. Refuses what cannot be one."""
     _refuse_mixed(slices)
@@ -95,20 +55,6 @@ def stack_slices(slices: Sequence[Slice]) -> Stack:
     count = round(float(along[-1])) + 1
     geometry = _grid(ordered, count, (first.normal + slope) * spacing)
     return Stack(tuple(ordered), geometry, along, (*warnings, *tilted, *uneven))
-
-
-def _numbers(path: Path, header: Any, name: str, count: int) -> Float[np.ndarray, " n"]:
-    try:
-        values = np.array([float(v) for v in header.get(name) or ()], np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if len(values) != count or not np.isfinite(values).all():
-        raise Refused(
-            found=f"{path}, whose {name} is {header.get(name)!r}",
-            needed=f"{count} numbers that say where the slice lies",
-            do="export the series again, or convert it to NIfTI with a tool that knows this scanner",
-        )
-    return values
 
 
 def _grid(ordered: Sequence[Slice], count: int, step: Float[np.ndarray, "3"]) -> Geometry:
@@ -130,8 +76,8 @@ def _refuse_mixed(slices: Sequence[Slice]) -> None:
         frames = {str(s.header.get("FrameOfReferenceUID") or "") for s in (first, other)}
         if turned or resized or other.shape != first.shape or len(frames) > 1:
             raise Refused(
-                found=f"slices of one series that do not fit together: {first.path.name} has {_said(first)}, "
-                f"{other.path.name} has {_said(other)}",
+                found=f"slices of one series that do not fit together: {first.name} has {_said(first)}, "
+                f"{other.name} has {_said(other)}",
                 needed="one size, one direction and one frame of reference",
                 do="keep the files of one stack in the folder (scouts and reformats are stacks of their own)",
             )
@@ -149,25 +95,17 @@ def _without_duplicates(ordered: list[Slice]) -> tuple[list[Slice], tuple[str, .
     for one in ordered[1:]:
         if np.linalg.norm(one.position - kept[-1].position) > _SAME_PLACE_MM:
             kept.append(one)
-        elif _same_pixels(one.path, kept[-1].path):
-            dropped.append(one.path.name)
+        elif same_pixels(one, kept[-1]):
+            dropped.append(one.name)
         else:
             raise Refused(
-                found=f"two different images at one place ({kept[-1].path.name} and {one.path.name}, both at "
+                found=f"two different images at one place ({kept[-1].name} and {one.name}, both at "
                 f"{' '.join(f'{v:.2f}' for v in one.position)} mm)",
                 needed="one image for each slice",
                 do="keep one phase, echo or reconstruction in the folder",
             )
     told = (f"{len(dropped)} slices came twice and were dropped ({', '.join(dropped[:3])})",) if dropped else ()
     return kept, told
-
-
-def _same_pixels(first: Path, second: Path) -> bool:
-    from pydicom import dcmread
-
-    one, other = (dcmread(path, force=True) for path in (first, second))
-    scalings = [(str(d.get("RescaleSlope", 1)), str(d.get("RescaleIntercept", 0))) for d in (one, other)]
-    return scalings[0] == scalings[1] and one.get("PixelData") == other.get("PixelData")
 
 
 def _thickness(header: Any) -> tuple[float, tuple[str, ...]]:
@@ -189,7 +127,7 @@ def _sideways(
     if off.max() > 0.5 * min(ordered[0].spacing_mm):
         worst = int(off.argmax())
         raise Refused(
-            found=f"slices not in a straight line: {ordered[worst].path.name} is {off[worst]:.2f} mm beside it",
+            found=f"slices not in a straight line: {ordered[worst].name} is {off[worst]:.2f} mm beside it",
             needed="slices above each other (evenly shifted ones, as from a tilted gantry, are fine)",
             do="export the series again, or split it into its stacks",
         )
@@ -218,8 +156,8 @@ def _refuse_gaps(ordered: Sequence[Slice], depth: Float[np.ndarray, " n"], ratio
     holes = [int(i) for i in np.flatnonzero((ratio >= 1.5) & (np.abs(ratio - np.round(ratio)) < 0.15))]
     if holes:
         places = "; ".join(
-            f"{round(float(ratio[i])) - 1} between {ordered[i].path.name} (at {depth[i]:.2f} mm) and "
-            f"{ordered[i + 1].path.name} (at {depth[i + 1]:.2f} mm)"
+            f"{round(float(ratio[i])) - 1} between {ordered[i].name} (at {depth[i]:.2f} mm) and "
+            f"{ordered[i + 1].name} (at {depth[i + 1]:.2f} mm)"
             for i in holes[:4]
         )
         raise Refused(
@@ -234,11 +172,3 @@ def _refuse_gaps(ordered: Sequence[Slice], depth: Float[np.ndarray, " n"], ratio
             needed="one spacing (variations below half of it are evened out)",
             do="split the series into its stacks, or take an evenly spaced reconstruction",
         )
-
-
-def _class_name(header: Any) -> str:
-    uid = header.get("SOPClassUID")
-    return str(getattr(uid, "name", uid))
-
-
-_PLACE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
