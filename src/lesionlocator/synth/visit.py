@@ -44,6 +44,8 @@ class Visit:
     to_source: PointMap = IDENTITY
     order: Literal[1, 3] = 3
     """Interpolation: cubic keeps the noise as it is, linear is four times as fast and smooths it."""
+    past_ids: frozenset[str] = frozenset()
+    """Ids of lesions that are gone: an id is one lesion's for ever."""
 
     @staticmethod
     def of(
@@ -81,8 +83,15 @@ class Visit:
         )
 
     def seen_on(self, geometry: Geometry) -> Visit:
-        """The same patient on another grid, such as a smaller field of view. Nothing is interpolated yet."""
+        """The same patient on another grid, such as a smaller field of view. Nothing is interpolated yet.
+
+        To look at a part only, read `seen_on(part).volume`: the rest is not interpolated.
+        """
         return replace(self, geometry=geometry)
+
+    def glimpse(self, geometry: Geometry) -> Volume:
+        """A quick linear look at the scan on any grid, coarse ones too."""
+        return carry_volume(self.source, geometry, self._to_source, 1)
 
     def edited(
         self,
@@ -92,17 +101,18 @@ class Visit:
         organs: Mapping[str, Mask] | None = None,
     ) -> Visit:
         """With other voxels or outlines; what is not given stays as it is here."""
-        return Visit.of(
+        made = Visit.of(
             self.volume if volume is None else volume,
             self.lesions if lesions is None else lesions,
             self.organs if organs is None else organs,
             order=self.order,
         )
+        return replace(made, past_ids=self.past_ids | frozenset(self.source_lesions))
 
     def new_lesion_id(self) -> str:
-        """The smallest number that no lesion here has as its id."""
+        """The smallest number that no lesion has or had as its id."""
         number = 1
-        while str(number) in self.source_lesions:
+        while str(number) in self.source_lesions or str(number) in self.past_ids:
             number += 1
         return str(number)
 
@@ -175,7 +185,11 @@ class Change(Protocol):
 
     @classmethod
     def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
-        """One that suits this visit, for these lesions where it is one of lesions; None where none does."""
+        """One that suits this visit; None where none does.
+
+        A change of lesions gets the id of the lesion to change and, behind it, those of lesions that may take part in
+        it (a merge chooses its partner among them). An appearing one gets no id, a change of another kind gets none.
+        """
         ...
 
     def apply(self, visit: Visit) -> Changed:
