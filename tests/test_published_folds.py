@@ -1,4 +1,4 @@
-"""Several folds with real networks, and the old track command from boxes and points, beside the plain way there."""
+"""Published models with real networks: several folds, the old track command and evaluation, beside the plain way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import parity_cases as parity  # noqa: E402
-from lesionlocator import old_commands  # noqa: E402
+from lesionlocator import cli, old_commands  # noqa: E402
+from lesionlocator.case import Case, Lesion, Status, Timepoint  # noqa: E402
 from lesionlocator.formats import label_masks, read_label_map  # noqa: E402
 from lesionlocator.network.checkpoint import load_weights, parts_of_tracker, read_checkpoint  # noqa: E402
 from lesionlocator.network.residual_unet import ResidualUNet  # noqa: E402
@@ -26,6 +27,7 @@ from lesionlocator.published.prompts import paint  # noqa: E402
 from lesionlocator.published.scan import PlannedScan  # noqa: E402
 from lesionlocator.published.windows import windows_for  # noqa: E402
 from lesionlocator.segment import load_segmenter  # noqa: E402
+from lesionlocator.track import track_case  # noqa: E402
 
 pytestmark = [pytest.mark.xdist_group("published"), pytest.mark.slow]
 
@@ -162,3 +164,41 @@ def test_the_old_track_command_outlines_the_baseline_from_boxes_or_points_and_fo
     for n, answer in zip((2, 4), followed, strict=True):
         geometry = parity.scan("fu").geometry
         assert np.array_equal(answer.mask.on(geometry), written[f"fu_lesion_{n}.nii.gz"].on(geometry))
+
+
+FOLLOW = """
+version = 1
+title = "The parity phantom"
+seed = 1
+task = "follow"
+methods = ["track:MODEL"]
+prompts = ["outline"]
+[[data]]
+name = "phantom"
+kind = "ball"
+about = "Made up."
+licence = "CC0"
+citation = "This test."
+patients = ["one"]
+[[data.scans]]
+modality = "CT"
+visits = ["bl.nii.gz", "fu.nii.gz"]
+truth = ["bl_lab2.nii.gz", "bl_lab2.nii.gz"]
+"""
+
+
+def test_an_evaluation_of_tracking_lets_a_model_with_its_own_registration_use_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "REGISTRATION_SIZE", SMALL)
+    monkeypatch.setattr("lesionlocator.evaluate.tasks.DEFAULT_ALIGNER", "an aligner that there is not")
+    (tmp_path / "follow.toml").write_text(FOLLOW.replace("MODEL", parity.checkpoint().as_posix()))
+    asked = ["evaluate", tmp_path / "follow.toml", "--data", parity.FOLDER, "--out", tmp_path / "out"]
+    assert cli.run([str(word) for word in asked]) == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    baseline = tuple(
+        Lesion(str(n), (), mask, Status.OUTLINED) for n, mask in enumerate(parity.labels("bl_lab2"), start=1)
+    )
+    scans = [Timepoint(name, parity.scan(name).geometry, lambda name=name: parity.scan(name)) for name in ("bl", "fu")]
+    model = load_segmenter(str(parity.checkpoint()))
+    case = track_case(Case((scans[0].with_lesions(baseline), scans[1])), model)
+    expected = {lesion.id: lesion.mask.volume_ml for lesion in case.timepoints[1].lesions}
+    assert {row["lesion"]: row["predicted_ml"] for row in rows} == pytest.approx(expected, rel=1e-3)

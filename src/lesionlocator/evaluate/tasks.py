@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from lesionlocator.align import DEFAULT_ALIGNER
+from lesionlocator.align import DEFAULT_ALIGNER, Aligner
 from lesionlocator.case import Case, Ending, Lesion, Link, Status
 from lesionlocator.errors import Refused
 from lesionlocator.evaluate.data import FoundCase, TrueVisit
@@ -17,7 +17,7 @@ from lesionlocator.evaluate.prompting import Recipe, correction
 from lesionlocator.evaluate.protocol import CaseFiles, Protocol
 from lesionlocator.evaluate.rows import Row, score_all
 from lesionlocator.prompt import Box, Click
-from lesionlocator.segment import Outline
+from lesionlocator.segment import Follower, Outline, Segmenter
 from lesionlocator.segment.ask import Ask
 from lesionlocator.track import Following, track_case
 from lesionlocator.volume import Mask, Volume
@@ -209,12 +209,16 @@ def _tracked(walk: _Walk, method: str, prompt: str) -> Case:
         ]
         for timepoint in later
     }
-    settings = Following(
-        lambda baseline, followup: walk.alignments(DEFAULT_ALIGNER, baseline, followup),
-        verified if prompt == VERIFIED else {},
-    )
+    settings = Following(_aligner(walk, segmenter), verified if prompt == VERIFIED else {})
     visits = (first, *(timepoint.with_lesions(()) for timepoint in later))
     return track_case(Case(visits), segmenter, settings=settings)
+
+
+def _aligner(walk: _Walk, segmenter: Segmenter) -> Aligner | None:
+    """As in `track`: none for a model that follows lesions by itself; for any other the default, once for each pair."""
+    if isinstance(segmenter, Follower):
+        return None
+    return lambda baseline, followup: walk.alignments(DEFAULT_ALIGNER, baseline, followup)
 
 
 def _copied(walk: _Walk, method: Copied) -> Case:
