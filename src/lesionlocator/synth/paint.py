@@ -1,0 +1,394 @@
+"""Training regions: a painted lesion in real or random tissue, with the truth of every voxel.
+
+`draw_region(rng, backgrounds, settings)` is all that a training loop needs; `Backgrounds` holds the scans. The lesion
+is painted on fine voxels, seen through the scanner's own (coarser, often thick) voxels with partial volume, noise and
+blur, and shown on the region again. The lesion's box is 20 to 75 % of the region's side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from lesionlocator.synth.lattice import along, blur_matrix, correlated_noise, smooth_noise
+from lesionlocator.synth.scene import Backgrounds, Lattice, Scene, cut_scene, draw_label_scene, remapped
+from lesionlocator.synth.shapes import Shape, occupancy
+
+_KINDS = {
+    "lobed": 0.21,
+    "spiculated": 0.06,
+    "ring": 0.24,
+    "branch": 0.09,
+    "parts": 0.1,
+    "fragments": 0.06,
+    "nodule_in_lung": 0.08,
+    "cystic": 0.05,
+    "necrotic": 0.07,
+    "calcified": 0.04,
+}
+_PET_KINDS = {"lobed": 0.33, "cold_core": 0.35, "parts": 0.15, "branch": 0.05, "ring": 0.12}
+_SHAPE_OF = {"nodule_in_lung": "lobed", "cold_core": "necrotic"}
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """What regions look like.
+
+    Attributes:
+        side: Voxels a side of the region.
+        difficulty: 0 paints sharp, strong contrast only; 1 everything up to hardly visible lesions.
+        pet_share: Share of PET-like regions.
+        mr_share: Share of real MR backgrounds.
+        labels_share: Share of random label maps among what is not PET.
+        remapped_share: Share of real scans (not PET) whose intensities go through a random curve.
+        organ_share: Share of real organs (of scans that have them outlined) as targets.
+        cut_share: Share of regions that the end of the file cuts.
+        kind: Paint only this kind of lesion (for learning curves by kind); empty means the mix.
+    """
+
+    side: int = 64
+    difficulty: float = 1.0
+    pet_share: float = 0.24
+    mr_share: float = 0.2
+    labels_share: float = 0.25
+    remapped_share: float = 0.35
+    organ_share: float = 0.06
+    cut_share: float = 0.2
+    kind: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PaintedRegion:
+    """A region with its lesion.
+
+    `mask` is the target. When `ambiguous`, the same picture also goes with `other_mask` (a ring with its core in or
+    out), so that only a prompt can tell which is meant; `core` is the part in question. Beyond the end of the file
+    (`valid` False) the image repeats its last voxels and nothing is a target. `contrast` is the difference of means
+    inside and around the target over their pooled standard deviation.
+    """
+
+    image: Float32[np.ndarray, "d h w"]
+    mask: Bool[np.ndarray, "d h w"]
+    valid: Bool[np.ndarray, "d h w"]
+    modality: str
+    kind: str
+    contrast: float
+    spacing_mm: tuple[float, float, float]
+    ambiguous: bool = False
+    other_mask: Bool[np.ndarray, "d h w"] | None = None
+    core: Bool[np.ndarray, "d h w"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesion:
+    """Occupancy on the scanner's voxels."""
+
+    kind: str
+    outer: Float32[np.ndarray, "d h w"]
+    core: Float32[np.ndarray, "d h w"] | None
+    core_is_target: bool
+    ambiguous: bool
+    level: Float32[np.ndarray, "d h w"]
+    centre: Float[np.ndarray, "3"]
+    radius: Float[np.ndarray, "3"]
+
+    @property
+    def bright(self) -> Float32[np.ndarray, "d h w"]:
+        """The part that carries the lesion's own intensity."""
+        return self.outer if self.core is None else np.maximum(self.outer - self.core, 0)
+
+
+def draw_region(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
+    """One training sample; drawn again (up to ten times) when hardly anything of the lesion is left."""
+    region = _draw_once(rng, backgrounds, settings)
+    for _ in range(10):
+        if np.count_nonzero(region.mask) >= 60:
+            break
+        region = _draw_once(rng, backgrounds, settings)
+    return region
+
+
+def _draw_once(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
+    hard = settings.difficulty * rng.random() ** 0.7
+    lattice = Lattice.draw(rng, settings.side, 3.0)
+    centre = (settings.side - 1) / 2 + rng.uniform(-0.08, 0.08, 3) * settings.side
+    scene, kind = _draw_scene(rng, backgrounds, settings, lattice, centre)
+    if kind == "organ" and scene.organ is not None:
+        return _organ_region(rng, scene)
+    lesion = _draw_lesion(rng, scene, kind, centre)
+    image = _painted(rng, scene, lesion, hard)
+    image = _scanned(rng, scene, image, hard)
+    return _shown(rng, scene, lesion, image, settings)
+
+
+def _draw_scene(
+    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, lattice: Lattice, centre: np.ndarray
+) -> tuple[Scene, str]:
+    kind, draw = settings.kind, rng.random()
+    pet = kind == "cold_core" or (draw < settings.pet_share and kind in ("", *_PET_KINDS))
+    if pet:
+        kind = kind or _chosen(rng, _PET_KINDS)
+        real = backgrounds.of("PT")
+        if real and rng.random() < 0.6:
+            return cut_scene(rng, real[rng.integers(len(real))], "soft", lattice, centre), kind
+        return draw_label_scene(rng, lattice, "PT"), kind
+    with_organs = [b for b in backgrounds.items if b.organs is not None]
+    if with_organs and (kind == "organ" or (not kind and rng.random() < settings.organ_share)):
+        scene = cut_scene(rng, with_organs[rng.integers(len(with_organs))], "organ", lattice, centre)
+        return (remapped(rng, scene) if rng.random() < settings.remapped_share else scene), "organ"
+    kind = kind or _chosen(rng, _KINDS)
+    modality = "MR" if rng.random() < settings.mr_share and kind != "nodule_in_lung" else "CT"
+    place = "lung" if kind == "nodule_in_lung" else ("bone" if modality == "CT" and rng.random() < 0.07 else "soft")
+    real = backgrounds.of(modality, place)
+    if not real or (rng.random() < settings.labels_share and place == "soft"):
+        return draw_label_scene(rng, lattice, "MR" if rng.random() < 0.7 else "CT"), kind
+    scene = cut_scene(rng, real[rng.integers(len(real))], place, lattice, centre)
+    if place == "soft" and rng.random() < settings.remapped_share:
+        scene = remapped(rng, scene)
+    return scene, kind
+
+
+def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    weights = np.array(list(shares.values()))
+    return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
+
+
+def _draw_lesion(rng: np.random.Generator, scene: Scene, kind: str, centre: np.ndarray) -> _Lesion:
+    shape = Shape.draw(rng, _SHAPE_OF.get(kind, kind))
+    side = scene.lattice.side
+    radius = rng.uniform(0.26, 0.66) * rng.uniform(0.85, 1.15, 3) * side / 2
+    level, core_level = _levels(shape, side, centre, radius)
+    voxels = float(radius.mean())
+    outer = along(occupancy(level, voxels), scene.lattice.down)
+    core = None if core_level is None else along(occupancy(core_level, voxels), scene.lattice.down)
+    if scene.modality != "PT" and rng.random() < 0.85:
+        outer = outer * scene.inside
+        core = None if core is None else core * scene.inside
+    if core is not None and shape.broken is not None:
+        core = np.minimum(core, 1 - outer + core * 0) if kind == "ring" else core
+        outer = np.maximum(outer, core)
+    ambiguous = kind == "ring" and rng.random() < 0.5
+    own_rule = scene.modality != "MR" or rng.random() < 0.1
+    core_in = bool(rng.random() < 0.5) if ambiguous else own_rule
+    return _Lesion(
+        kind, outer, core, core_in or kind != "ring", ambiguous, along(level, scene.lattice.down), centre, radius
+    )
+
+
+def _levels(shape: Shape, side: int, centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The shape's levels on the fine voxels of the region, worked out near the lesion only."""
+    low = np.clip(np.floor(centre - 1.45 * radius), 0, side).astype(int)
+    high = np.clip(np.ceil(centre + 1.45 * radius) + 1, 0, side).astype(int)
+    axes = [(np.arange(a, b) - c) / r for a, b, c, r in zip(low, high, centre, radius, strict=True)]
+    level, core = shape.levels((axes[0], axes[1], axes[2]))
+    where = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    full = np.full((side, side, side), np.float32(0.5))
+    full[where] = level
+    if core is None:
+        return full, None
+    full_core = np.full_like(full, 0.5)
+    full_core[where] = core
+    return full, full_core
+
+
+def _painted(rng: np.random.Generator, scene: Scene, lesion: _Lesion, hard: float) -> np.ndarray:
+    """Lesion, core, rim, halo and decoys over the tissue."""
+    image = scene.image
+    shape = scene.lattice.shape
+    near = np.clip(1 - np.abs(lesion.level) / 0.4, 0, 1) * (lesion.outer < 0.5) * scene.inside
+    total = float(near.sum())
+    around = float((near * image).sum() / total) if total > 1 else float(image.mean())
+    spread = float(np.sqrt((near * (image - around) ** 2).sum() / total)) if total > 1 else scene.scale / 10
+    value = _own_value(rng, scene, around, spread, hard)
+    step = abs(value - around)
+    own = np.full(shape, np.float32(value))
+    texture = rng.uniform(0, 0.08 + 0.35 * hard) * step
+    own += np.float32(texture) * smooth_noise(rng, shape, rng.uniform(3, 12))
+    if rng.random() < 0.15 + 0.35 * hard:
+        other = value + rng.uniform(-0.6, 0.3) * (value - around)
+        patch = 1 / (1 + np.exp(-4 * (smooth_noise(rng, shape, rng.uniform(2, 7)) - rng.uniform(0, 1.2))))
+        own += patch.astype(np.float32) * np.float32(other - value)
+    if lesion.kind == "calcified":
+        flecks = smooth_noise(rng, shape, rng.uniform(8, 16)) > rng.uniform(1.0, 1.8)
+        own += flecks * np.float32(rng.uniform(150, 700) if scene.modality == "CT" else rng.uniform(-0.8, 0.8) * step)
+    if rng.random() < 0.2 and scene.modality != "PT":
+        rim = np.exp(-((lesion.level + rng.uniform(0.03, 0.1)) ** 2) / (2 * rng.uniform(0.02, 0.06) ** 2))
+        own += rim.astype(np.float32) * np.float32(rng.uniform(-0.5, 0.7) * step)
+    out = image
+    if rng.random() < 0.2 and scene.modality == "MR":
+        halo = np.clip(1 - lesion.level / np.float32(rng.uniform(0.15, 0.5)), 0, 1) * scene.inside
+        out = out + np.float32(rng.uniform(-0.5, 0.5) * step) * halo
+    blur = _blur(rng, scene, hard)
+    if rng.random() < 0.4:
+        out = _with_decoys(rng, scene, lesion, own, out, blur)
+    if lesion.core is not None:
+        inner = _core_value(rng, scene, lesion, around, value)
+        rough = smooth_noise(rng, shape, rng.uniform(3, 10)) * np.float32(rng.uniform(0, 0.15) * step)
+        core = along(np.minimum(lesion.core, lesion.outer), blur)
+        own = own + core * (np.float32(inner) + rough - own)
+    weight = along(lesion.outer, blur)
+    return out + weight * (own - out)
+
+
+def _own_value(rng: np.random.Generator, scene: Scene, around: float, spread: float, hard: float) -> float:
+    """The lesion's mean: plain to see when easy, near its surroundings when hard, as tumours have when drawn so."""
+    if scene.modality == "PT":
+        low, high = (2.0, 14.0) if hard < 0.5 else (0.8, 6.0)
+        return around * rng.uniform(0.8, 1.5) + float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    sign = 1.0 if rng.random() < 0.65 else -1.0
+    if scene.place == "lung":
+        return float(rng.uniform(-60, 70)) - rng.random() ** 3 * hard * 500
+    if scene.modality == "CT" and rng.random() < 0.6 * hard + 0.1:
+        return float(rng.uniform(-5, 95))
+    strength = np.exp(rng.uniform(np.log(0.7 - 0.55 * hard), np.log(2.0 - 1.0 * hard)))
+    unit = 90.0 if scene.modality == "CT" else 0.45 * scene.scale
+    return around + sign * strength * max(unit, (1 - 0.6 * hard) * spread)
+
+
+def _core_value(rng: np.random.Generator, scene: Scene, lesion: _Lesion, around: float, value: float) -> float:
+    if scene.modality == "PT":
+        return around + rng.uniform(0.0, 0.45) * (value - around)
+    if lesion.kind == "cystic":
+        away = rng.uniform(0.4, 1.2) * abs(value - around) + (15 if scene.modality == "CT" else 0.05 * scene.scale)
+        return value - away if rng.random() < 0.7 else value + away
+    if rng.random() < 0.25:
+        return around
+    return around + rng.uniform(-0.6, 0.5) * (value - around)
+
+
+def _blur(rng: np.random.Generator, scene: Scene, hard: float) -> list[np.ndarray]:
+    low, high = (0.7, 1.3) if scene.modality == "PT" else (0.0, 0.3 + 0.7 * hard)
+    sigma = rng.uniform(low, high)
+    return [
+        blur_matrix(n, sigma * (1.0 if r < 2.5 else 0.4))
+        for n, r in zip(scene.lattice.shape, scene.lattice.ratio, strict=True)
+    ]
+
+
+def _with_decoys(
+    rng: np.random.Generator, scene: Scene, lesion: _Lesion, own: np.ndarray, image: np.ndarray, blur: list[np.ndarray]
+) -> np.ndarray:
+    """Neighbours of the lesion's own intensity, touching it or apart, that are not part of the target."""
+    for _ in range(int(rng.integers(1, 4))):
+        direction = rng.standard_normal(3)
+        direction /= np.linalg.norm(direction)
+        size = rng.uniform(0.25, 0.8)
+        centre = lesion.centre + direction * lesion.radius * (rng.uniform(0.75, 1.5) + size)
+        kind = str(rng.choice(["lobed", "lobed", "branch"]))
+        level, _ = _levels(Shape.draw(rng, kind), scene.lattice.side, centre, lesion.radius * size)
+        weight = along(occupancy(level, float(lesion.radius.mean() * size)), scene.lattice.down) * scene.inside
+        image = image + along(weight, blur) * (own - image)
+    return image
+
+
+def _scanned(rng: np.random.Generator, scene: Scene, image: np.ndarray, hard: float) -> np.ndarray:
+    """Noise as such a scanner makes it, and for MR an uneven field."""
+    shape = scene.lattice.shape
+    if scene.modality == "PT":
+        image = np.maximum(image, 0) * np.float32(rng.uniform(0.4, 1.6))
+        sigma = np.full(3, rng.uniform(0.4, 0.9))
+        grain = rng.uniform(0.02, 0.08 + 0.2 * hard)
+        return np.maximum(image + np.float32(grain) * (image + 0.1) * correlated_noise(rng, shape, sigma), 0)
+    if scene.modality == "MR":
+        image = image * np.exp(np.float32(rng.uniform(0, 0.3)) * smooth_noise(rng, shape, 1.5))
+    level = rng.random() ** 2 * (0.02 + 0.13 * hard) * (250.0 if scene.modality == "CT" else scene.scale)
+    noise = correlated_noise(rng, shape, rng.uniform(0.0, 0.9, 3))
+    if scene.modality == "CT" and rng.random() < 0.3:
+        noise = _streaked(rng, noise)
+    return image + np.float32(level) * noise
+
+
+def _streaked(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
+    """Noise drawn out along one slanted direction of the slice, as photon starvation between the hips makes it."""
+    count = noise.shape[2]
+    long = along(
+        noise,
+        [
+            np.eye(noise.shape[0], dtype=np.float32),
+            np.eye(noise.shape[1], dtype=np.float32),
+            blur_matrix(count, rng.uniform(1.5, 4.0)),
+        ],
+    )
+    slope = rng.uniform(-1.0, 1.0)
+    shifted = (np.arange(count) + np.round(slope * np.arange(noise.shape[1])).astype(int)[:, None]) % count
+    slanted = np.take_along_axis(long, np.broadcast_to(shifted, noise.shape), axis=2)
+    return slanted / max(float(slanted.std()), 1e-3)
+
+
+def _shown(
+    rng: np.random.Generator, scene: Scene, lesion: _Lesion, image: np.ndarray, settings: RegionSettings
+) -> PaintedRegion:
+    """Everything on the region's own voxels, cut by the end of the file."""
+    up = scene.lattice.up
+    shown = along(image, up)
+    whole = along(lesion.outer, up) > 0.5
+    valid = scene.valid
+    if rng.random() < settings.cut_share:
+        valid, shown = _cut(rng, lesion, valid, shown)
+    whole &= valid
+    core = None if lesion.core is None else (along(np.minimum(lesion.core, lesion.outer), up) > 0.5) & whole
+    mask, other, kind = whole, None, lesion.kind
+    if lesion.kind == "ring" and core is not None:
+        without = whole & ~core
+        mask, other = (whole, without) if lesion.core_is_target else (without, whole)
+        kind = "ring_with_core" if lesion.core_is_target else "ring_without_core"
+    other = other if lesion.ambiguous else None
+    return PaintedRegion(
+        np.ascontiguousarray(shown, np.float32),
+        mask,
+        valid,
+        scene.modality,
+        kind,
+        _contrast(shown, mask, valid),
+        scene.spacing_mm,
+        lesion.ambiguous,
+        other,
+        core,
+    )
+
+
+def _organ_region(rng: np.random.Generator, scene: Scene) -> PaintedRegion:
+    image = along(_scanned(rng, scene, scene.image, 0.2), scene.lattice.up)
+    assert_organ = scene.organ if scene.organ is not None else np.zeros(scene.lattice.shape, bool)
+    mask = (along(assert_organ.astype(np.float32), scene.lattice.up) > 0.5) & scene.valid
+    contrast = _contrast(image, mask, scene.valid)
+    return PaintedRegion(
+        np.ascontiguousarray(image), mask, scene.valid, scene.modality, "organ", contrast, scene.spacing_mm
+    )
+
+
+def _cut(
+    rng: np.random.Generator, lesion: _Lesion, valid: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The file ends somewhere across the lesion or near it; the image repeats its last plane beyond."""
+    axis = int(rng.integers(3))
+    side = valid.shape[axis]
+    index = np.arange(side)
+    reach = lesion.radius[axis] * rng.uniform(-0.2, 1.3)
+    if rng.random() < 0.5:
+        end = int(np.clip(lesion.centre[axis] + reach, 4, side - 2))
+        keep, clipped = index <= end, np.minimum(index, end)
+    else:
+        end = int(np.clip(lesion.centre[axis] - reach, 1, side - 5))
+        keep, clipped = index >= end, np.maximum(index, end)
+    shape = [1, 1, 1]
+    shape[axis] = side
+    return valid & keep.reshape(shape), np.take(image, clipped, axis=axis)
+
+
+def _contrast(image: np.ndarray, mask: np.ndarray, valid: np.ndarray) -> float:
+    """Difference of means, inside and in the box around, over their pooled standard deviation (coarsely sampled)."""
+    small, inner = image[::2, ::2, ::2], mask[::2, ::2, ::2]
+    hit = np.argwhere(inner)
+    if len(hit) < 4:
+        return 0.0
+    low, high = np.maximum(hit.min(axis=0) - 2, 0), hit.max(axis=0) + 3
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    inside = small[box][inner[box]]
+    outside = small[box][~inner[box] & valid[::2, ::2, ::2][box]]
+    if len(outside) < 4:
+        return 0.0
+    pooled = float(np.sqrt((inside.var() + outside.var()) / 2))
+    return abs(float(inside.mean() - outside.mean())) / max(pooled, 1e-6)
