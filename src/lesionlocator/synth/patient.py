@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lesionlocator.align.field import flow, to_field
+from lesionlocator.align.field import FieldMap, flow, to_field
 from lesionlocator.geometry import AffineMap, Geometry, index3
 from lesionlocator.synth.visit import Changed, Visit
 from lesionlocator.volume import Volume
@@ -21,9 +21,10 @@ _LONGEST_BREATH_MM = 20.0
 
 @dataclass(frozen=True)
 class Breathing:
-    """Posture and breathing: everything moves smoothly, neighbours together, nothing folds.
+    """Posture and breathing: everything moves smoothly, neighbours together, nothing folds and no tissue is compressed.
 
-    The flow of a steady velocity that is drawn on a coarse grid: its inverse is the flow the other way.
+    The flow of a steady velocity, the curl of a smooth random potential on a coarse grid: it has no sources, so that
+    lesions keep their volume, and its inverse is the flow the other way.
     """
 
     amplitude_mm: float
@@ -31,7 +32,7 @@ class Breathing:
     length_mm: float
     """Over what distance the motion changes."""
     along_body: float
-    """How much stronger it is from head to foot than sideways: the diaphragm moves more than the shoulders."""
+    """How much stronger motion from head to foot is driven: the diaphragm moves more than the shoulders."""
     seed: int
     name: ClassVar[str] = "breathing"
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "patient"
@@ -49,8 +50,15 @@ class Breathing:
     def apply(self, visit: Visit) -> Changed:
         grid = control_grid(visit.geometry, self.length_mm / 8, margin_mm=self.length_mm)
         noise = np.random.default_rng(self.seed).standard_normal((3, *grid.shape))
-        velocity_mm = ndimage.gaussian_filter(noise, (0, *(self.length_mm / 2 / grid.spacing_mm)), mode="wrap")
-        velocity_mm *= np.array([1.0, 1.0, self.along_body])[:, None, None, None]
+        x, y, z = ndimage.gaussian_filter(noise, (0, *(self.length_mm / 2 / grid.spacing_mm)), mode="wrap")
+        x, y = self.along_body * x, self.along_body * y
+        velocity_mm = np.stack(
+            [
+                np.gradient(z, axis=1) - np.gradient(y, axis=0),
+                np.gradient(x, axis=0) - np.gradient(z, axis=2),
+                np.gradient(y, axis=2) - np.gradient(x, axis=1),
+            ]
+        )
         in_scan = velocity_mm[:, 8:-8, 8:-8, 8:-8]
         velocity_mm *= self.amplitude_mm / np.sqrt((in_scan**2).sum(axis=0)).max()
         return flowed(visit, velocity_mm, grid)
@@ -157,10 +165,25 @@ class FieldOfView:
         return Changed.kept(visit, visit.seen_on(Geometry(self.shape, affine, visit.geometry.frame)))
 
 
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """The way back along a displacement: a flow the other way, set right where interpolation between nodes led off."""
+
+    forward: FieldMap
+    nearly: FieldMap
+
+    def __call__(self, at_mm: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        found = self.nearly(at_mm)
+        for _ in range(2):
+            found = found + (at_mm - self.forward(found))
+        return found
+
+
 def flowed(visit: Visit, velocity_mm: Float[np.ndarray, "3 d h w"], grid: Geometry) -> Changed:
     """The visit after one unit of time in a steady velocity (x, y, z, mm) on a grid along z, y, x."""
     steps = (velocity_mm[::-1] / grid.spacing_mm[:, None, None, None]).astype(np.float32)
-    there, back = to_field(flow(steps), grid), to_field(flow(-steps), grid)
+    there = to_field(flow(steps), grid)
+    back = Inverse(there, to_field(flow(-steps), grid))
     return Changed.kept(visit, visit.moved(there, back), there, back)
 
 
