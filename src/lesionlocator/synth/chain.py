@@ -194,7 +194,7 @@ class _Told:
         poses: list[Alignment] = []
         for index in range(count):
             pose = self._scanned(index)
-            scans.append(Scan(pose.visit.volume, pose.visit.lesions))
+            scans.append(Scan(_stored_as(pose.visit.volume, self.bodies[self.source_at].source), pose.visit.lesions))
             poses.append(Alignment(pose.forward, pose.backward, "synthetic"))
         steps = [self.steps[index] for index in range(count - 1)]
         story = Story(
@@ -211,6 +211,17 @@ class _Told:
         self.drawn[index, "patient"], lying = self.choose(index, "patient", body)
         self.drawn[index, "scanner"], seen = self.choose(index, "scanner", lying.visit)
         return lying.then(seen)
+
+
+def _stored_as(volume: Volume, source: Volume) -> Volume:
+    """In the source's kind of number: whole HU stay whole HU, or a look at the file would tell which scan was made."""
+    kind = source.array.dtype
+    if volume.array.dtype == kind:
+        return volume
+    if kind.kind not in "iu":
+        return replace(volume, array=volume.array.astype(kind))
+    ends = np.iinfo(kind)
+    return replace(volume, array=np.clip(np.rint(volume.array), ends.min, ends.max).astype(kind))
 
 
 def _timepoint(name: str, volume: Volume, lesions: tuple[Lesion, ...]) -> Timepoint:

@@ -6,7 +6,9 @@ from dataclasses import asdict, fields
 from typing import Any, cast
 
 from lesionlocator.errors import Refused
+from lesionlocator.synth.appearance import BiasField, ContrastPhase, MetalStreak, Protocol, UptakeScale
 from lesionlocator.synth.patient import Breathing, FieldOfView, TableShift, WeightChange
+from lesionlocator.synth.scanner import CountNoise, Dose, Kernel, MrNoise, Reslice, Resolution
 from lesionlocator.synth.visit import Change
 
 CHANGES: dict[str, type[Change]] = {
@@ -16,9 +18,23 @@ CHANGES: dict[str, type[Change]] = {
         WeightChange,
         TableShift,
         FieldOfView,
+        ContrastPhase,
+        Protocol,
+        UptakeScale,
+        MetalStreak,
+        Reslice,
+        Resolution,
+        Kernel,
+        BiasField,
+        Dose,
+        MrNoise,
+        CountNoise,
     )
 }
-"""Name -> change. A new one is a frozen dataclass and a line here."""
+"""Name -> change. A new one is a frozen dataclass and a line here.
+
+Those of patient and scanner happen in this order.
+"""
 
 
 def to_json(change: Change) -> dict[str, Any]:
