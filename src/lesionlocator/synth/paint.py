@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from lesionlocator.synth.lattice import along, blur_matrix, correlated_noise, smooth_noise
-from lesionlocator.synth.scene import Backgrounds, Lattice, Scene, cut_scene, draw_label_scene, remapped
+from lesionlocator.synth.scene import Backgrounds, Framing, Scene, cut_organ, cut_scene, draw_label_scene, remapped
 from lesionlocator.synth.shapes import Shape, occupancy
 
 _KINDS = {
@@ -112,42 +112,55 @@ def draw_region(rng: np.random.Generator, backgrounds: Backgrounds, settings: Re
 
 def _draw_once(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
     hard = settings.difficulty * rng.random() ** 0.7
-    lattice = Lattice.draw(rng, settings.side, 3.0)
-    centre = (settings.side - 1) / 2 + rng.uniform(-0.08, 0.08, 3) * settings.side
-    scene, kind = _draw_scene(rng, backgrounds, settings, lattice, centre)
-    if kind == "organ" and scene.organ is not None:
-        return _organ_region(rng, scene)
-    lesion = _draw_lesion(rng, scene, kind, centre)
+    framing = Framing.draw(rng, settings.side)
+    kind, pet = _draw_kind(rng, backgrounds, settings)
+    if kind == "organ":
+        return _organ_region(rng, _draw_organ(rng, backgrounds, settings, framing))
+    scene = _draw_pet(rng, backgrounds, framing) if pet else _draw_scene(rng, backgrounds, settings, framing, kind)
+    lesion = _draw_lesion(rng, scene, kind, framing)
     image = _painted(rng, scene, lesion, hard)
     image = _scanned(rng, scene, image, hard)
     return _shown(rng, scene, lesion, image, settings)
 
 
+def _draw_kind(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> tuple[str, bool]:
+    """The kind asked for or one of the mix, and whether on PET."""
+    pet = bool(rng.random() < settings.pet_share)
+    if settings.kind:
+        return settings.kind, settings.kind == "cold_core" or (pet and settings.kind in _PET_KINDS)
+    if not pet and rng.random() < settings.organ_share and any(b.organs is not None for b in backgrounds.items):
+        return "organ", False
+    return _chosen(rng, _PET_KINDS if pet else _KINDS), pet
+
+
+def _draw_pet(rng: np.random.Generator, backgrounds: Backgrounds, framing: Framing) -> Scene:
+    real = backgrounds.of("PT")
+    if real and rng.random() < 0.6:
+        return cut_scene(rng, real[rng.integers(len(real))], "soft", framing)
+    return draw_label_scene(rng, framing, "PT")
+
+
+def _draw_organ(
+    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, framing: Framing
+) -> Scene:
+    outlined = [b for b in backgrounds.items if b.organs is not None]
+    scene = cut_organ(rng, outlined[rng.integers(len(outlined))], framing)
+    return remapped(rng, scene) if rng.random() < settings.remapped_share else scene
+
+
 def _draw_scene(
-    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, lattice: Lattice, centre: np.ndarray
-) -> tuple[Scene, str]:
-    kind, draw = settings.kind, rng.random()
-    pet = kind == "cold_core" or (draw < settings.pet_share and kind in ("", *_PET_KINDS))
-    if pet:
-        kind = kind or _chosen(rng, _PET_KINDS)
-        real = backgrounds.of("PT")
-        if real and rng.random() < 0.6:
-            return cut_scene(rng, real[rng.integers(len(real))], "soft", lattice, centre), kind
-        return draw_label_scene(rng, lattice, "PT"), kind
-    with_organs = [b for b in backgrounds.items if b.organs is not None]
-    if with_organs and (kind == "organ" or (not kind and rng.random() < settings.organ_share)):
-        scene = cut_scene(rng, with_organs[rng.integers(len(with_organs))], "organ", lattice, centre)
-        return (remapped(rng, scene) if rng.random() < settings.remapped_share else scene), "organ"
-    kind = kind or _chosen(rng, _KINDS)
-    modality = "MR" if rng.random() < settings.mr_share and kind != "nodule_in_lung" else "CT"
-    place = "lung" if kind == "nodule_in_lung" else ("bone" if modality == "CT" and rng.random() < 0.07 else "soft")
+    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, framing: Framing, kind: str
+) -> Scene:
+    """CT or MR: a real scan as it is, a real scan remapped, or a random label map."""
+    lung = kind == "nodule_in_lung"
+    modality = "MR" if rng.random() < settings.mr_share and not lung else "CT"
+    bone = modality == "CT" and rng.random() < 0.07
+    place = "lung" if lung else "bone" if bone else "soft"
     real = backgrounds.of(modality, place)
     if not real or (rng.random() < settings.labels_share and place == "soft"):
-        return draw_label_scene(rng, lattice, "MR" if rng.random() < 0.7 else "CT"), kind
-    scene = cut_scene(rng, real[rng.integers(len(real))], place, lattice, centre)
-    if place == "soft" and rng.random() < settings.remapped_share:
-        scene = remapped(rng, scene)
-    return scene, kind
+        return draw_label_scene(rng, framing, "MR" if rng.random() < 0.7 else "CT")
+    scene = cut_scene(rng, real[rng.integers(len(real))], place, framing)
+    return remapped(rng, scene) if place == "soft" and rng.random() < settings.remapped_share else scene
 
 
 def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
@@ -155,26 +168,27 @@ def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
     return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
 
 
-def _draw_lesion(rng: np.random.Generator, scene: Scene, kind: str, centre: np.ndarray) -> _Lesion:
+def _draw_lesion(rng: np.random.Generator, scene: Scene, kind: str, framing: Framing) -> _Lesion:
     shape = Shape.draw(rng, _SHAPE_OF.get(kind, kind))
-    side = scene.lattice.side
-    radius = rng.uniform(0.26, 0.66) * rng.uniform(0.85, 1.15, 3) * side / 2
-    level, core_level = _levels(shape, side, centre, radius)
-    voxels = float(radius.mean())
-    outer = along(occupancy(level, voxels), scene.lattice.down)
-    core = None if core_level is None else along(occupancy(core_level, voxels), scene.lattice.down)
-    if scene.modality != "PT" and rng.random() < 0.85:
+    level, core_level = _levels(shape, framing.side, framing.centre, framing.radius)
+    voxels = float(framing.radius.mean())
+    down = scene.lattice.down
+    outer = along(occupancy(level, voxels), down)
+    core = None if core_level is None else along(occupancy(core_level, voxels), down)
+    if rng.random() < 0.85:
         outer = outer * scene.inside
         core = None if core is None else core * scene.inside
-    if core is not None and shape.broken is not None:
-        core = np.minimum(core, 1 - outer + core * 0) if kind == "ring" else core
+    if core is not None:
+        # A broken ring has gaps in its wall only.
         outer = np.maximum(outer, core)
-    ambiguous = kind == "ring" and rng.random() < 0.5
-    own_rule = scene.modality != "MR" or rng.random() < 0.1
-    core_in = bool(rng.random() < 0.5) if ambiguous else own_rule
-    return _Lesion(
-        kind, outer, core, core_in or kind != "ring", ambiguous, along(level, scene.lattice.down), centre, radius
-    )
+        core = core if core.sum() > 0.03 * outer.sum() else None
+    if kind == "ring" and core is None:
+        kind = "lobed"
+    ambiguous = bool(kind == "ring" and rng.random() < 0.5)
+    # What the picture alone has to say: in MR the rim that takes up contrast is outlined, in PET and CT all of it.
+    core_in = bool(rng.random() < 0.5) if ambiguous else scene.modality != "MR"
+    target = core_in or kind != "ring"
+    return _Lesion(kind, outer, core, target, ambiguous, along(level, down), framing.centre, framing.radius)
 
 
 def _levels(shape: Shape, side: int, centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -195,49 +209,81 @@ def _levels(shape: Shape, side: int, centre: np.ndarray, radius: np.ndarray) -> 
 
 def _painted(rng: np.random.Generator, scene: Scene, lesion: _Lesion, hard: float) -> np.ndarray:
     """Lesion, core, rim, halo and decoys over the tissue."""
-    image = scene.image
-    shape = scene.lattice.shape
-    near = np.clip(1 - np.abs(lesion.level) / 0.4, 0, 1) * (lesion.outer < 0.5) * scene.inside
-    total = float(near.sum())
-    around = float((near * image).sum() / total) if total > 1 else float(image.mean())
-    spread = float(np.sqrt((near * (image - around) ** 2).sum() / total)) if total > 1 else scene.scale / 10
-    value = _own_value(rng, scene, around, spread, hard)
-    step = abs(value - around)
-    own = np.full(shape, np.float32(value))
-    texture = rng.uniform(0, 0.08 + 0.35 * hard) * step
-    own += np.float32(texture) * smooth_noise(rng, shape, rng.uniform(3, 12))
-    if rng.random() < 0.15 + 0.35 * hard:
-        other = value + rng.uniform(-0.6, 0.3) * (value - around)
-        patch = 1 / (1 + np.exp(-4 * (smooth_noise(rng, shape, rng.uniform(2, 7)) - rng.uniform(0, 1.2))))
-        own += patch.astype(np.float32) * np.float32(other - value)
-    if lesion.kind == "calcified":
-        flecks = smooth_noise(rng, shape, rng.uniform(8, 16)) > rng.uniform(1.0, 1.8)
-        own += flecks * np.float32(rng.uniform(150, 700) if scene.modality == "CT" else rng.uniform(-0.8, 0.8) * step)
-    if rng.random() < 0.2 and scene.modality != "PT":
-        rim = np.exp(-((lesion.level + rng.uniform(0.03, 0.1)) ** 2) / (2 * rng.uniform(0.02, 0.06) ** 2))
-        own += rim.astype(np.float32) * np.float32(rng.uniform(-0.5, 0.7) * step)
-    out = image
-    if rng.random() < 0.2 and scene.modality == "MR":
-        halo = np.clip(1 - lesion.level / np.float32(rng.uniform(0.15, 0.5)), 0, 1) * scene.inside
-        out = out + np.float32(rng.uniform(-0.5, 0.5) * step) * halo
+    around, spread = _surroundings(scene, lesion)
+    value = _own_value(rng, scene, lesion, (around, spread), hard)
+    own = _filling(rng, scene, lesion, (around, value), hard)
+    out = _bordered(rng, scene, lesion, abs(value - around))
     blur = _blur(rng, scene, hard)
-    if rng.random() < 0.4:
+    if rng.random() < (0.7 if scene.place == "lung" else 0.4):
         out = _with_decoys(rng, scene, lesion, own, out, blur)
     if lesion.core is not None:
         inner = _core_value(rng, scene, lesion, around, value)
-        rough = smooth_noise(rng, shape, rng.uniform(3, 10)) * np.float32(rng.uniform(0, 0.15) * step)
+        cells = rng.uniform(3, 10)
+        rough = smooth_noise(rng, scene.lattice.shape, cells) * np.float32(rng.uniform(0, 0.15) * abs(value - around))
         core = along(np.minimum(lesion.core, lesion.outer), blur)
         own = own + core * (np.float32(inner) + rough - own)
     weight = along(lesion.outer, blur)
     return out + weight * (own - out)
 
 
-def _own_value(rng: np.random.Generator, scene: Scene, around: float, spread: float, hard: float) -> float:
-    """The lesion's mean: plain to see when easy, near its surroundings when hard, as tumours have when drawn so."""
+def _surroundings(scene: Scene, lesion: _Lesion) -> tuple[float, float]:
+    """Mean and standard deviation of the tissue just around the lesion."""
+    near = np.clip(1 - np.abs(lesion.level) / 0.4, 0, 1) * (lesion.outer < 0.5) * scene.inside
+    total = float(near.sum())
+    if total < 1:
+        return float(scene.image.mean()), scene.scale / 10
+    around = float((near * scene.image).sum() / total)
+    return around, float(np.sqrt((near * (scene.image - around) ** 2).sum() / total))
+
+
+def _filling(
+    rng: np.random.Generator, scene: Scene, lesion: _Lesion, values: tuple[float, float], hard: float
+) -> np.ndarray:
+    """What the lesion is filled with: texture, patches of another kind, flecks of calcium, a rim of its own."""
+    around, value = values
+    step = value - around
+    shape = scene.lattice.shape
+    own = np.full(shape, np.float32(value))
+    texture = rng.uniform(0, 0.08 + 0.35 * hard) * abs(step)
+    own += np.float32(texture) * smooth_noise(rng, shape, rng.uniform(3, 12))
+    if rng.random() < 0.15 + 0.35 * hard:
+        patch = 1 / (1 + np.exp(-4 * (smooth_noise(rng, shape, rng.uniform(2, 7)) - rng.uniform(0, 1.2))))
+        own += patch.astype(np.float32) * np.float32(rng.uniform(-0.6, 0.3) * step)
+    if lesion.kind == "calcified":
+        flecks = smooth_noise(rng, shape, rng.uniform(8, 16)) > rng.uniform(1.0, 1.8)
+        own += flecks * np.float32(rng.uniform(150, 700) if scene.modality == "CT" else rng.uniform(-0.8, 0.8) * step)
+    if rng.random() < 0.2 and scene.modality != "PT":
+        own += _shell(rng, lesion, -1) * np.float32(rng.uniform(-0.5, 0.7) * abs(step))
+    return own
+
+
+def _bordered(rng: np.random.Generator, scene: Scene, lesion: _Lesion, step: float) -> np.ndarray:
+    """The tissue with what a lesion does to it just outside: swelling in MR, a thin line of fat or fluid."""
+    out = scene.image
+    if rng.random() < 0.25 and scene.modality == "MR":
+        halo = np.clip(1 - lesion.level / np.float32(rng.uniform(0.15, 0.5)), 0, 1) * scene.inside
+        out = out + np.float32(rng.uniform(-0.5, 0.5) * step) * halo
+    if rng.random() < 0.2 and scene.modality != "PT":
+        line = rng.uniform(-120, -30) if scene.modality == "CT" else rng.uniform(-0.3, 0.5) * scene.scale
+        out = out + _shell(rng, lesion, 1) * scene.inside * np.float32(line)
+    return out
+
+
+def _shell(rng: np.random.Generator, lesion: _Lesion, side: int) -> np.ndarray:
+    """One on a thin shell just outside (side 1) or inside (-1) the border, falling off to both sides."""
+    middle, width = side * rng.uniform(0.03, 0.1), rng.uniform(0.02, 0.06)
+    return np.exp(-((lesion.level - np.float32(middle)) ** 2) / np.float32(2 * width**2))
+
+
+def _own_value(
+    rng: np.random.Generator, scene: Scene, lesion: _Lesion, surroundings: tuple[float, float], hard: float
+) -> float:
+    """The lesion's mean: plain to see when easy, near its surroundings when hard."""
+    around, spread = surroundings
     if scene.modality == "PT":
         low, high = (2.0, 14.0) if hard < 0.5 else (0.8, 6.0)
         return around * rng.uniform(0.8, 1.5) + float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    sign = 1.0 if rng.random() < 0.65 else -1.0
+    sign = 1.0 if rng.random() < (0.85 if lesion.kind == "ring" else 0.62) else -1.0
     if scene.place == "lung":
         return float(rng.uniform(-60, 70)) - rng.random() ** 3 * hard * 500
     if scene.modality == "CT" and rng.random() < 0.6 * hard + 0.1:
@@ -255,7 +301,7 @@ def _core_value(rng: np.random.Generator, scene: Scene, lesion: _Lesion, around:
         return value - away if rng.random() < 0.7 else value + away
     if rng.random() < 0.25:
         return around
-    return around + rng.uniform(-0.6, 0.5) * (value - around)
+    return around + rng.uniform(-0.7, 0.4) * (value - around)
 
 
 def _blur(rng: np.random.Generator, scene: Scene, hard: float) -> list[np.ndarray]:
@@ -276,7 +322,7 @@ def _with_decoys(
         direction /= np.linalg.norm(direction)
         size = rng.uniform(0.25, 0.8)
         centre = lesion.centre + direction * lesion.radius * (rng.uniform(0.75, 1.5) + size)
-        kind = str(rng.choice(["lobed", "lobed", "branch"]))
+        kind = "branch" if rng.random() < (0.8 if scene.place == "lung" else 0.3) else "lobed"
         level, _ = _levels(Shape.draw(rng, kind), scene.lattice.side, centre, lesion.radius * size)
         weight = along(occupancy(level, float(lesion.radius.mean() * size)), scene.lattice.down) * scene.inside
         image = image + along(weight, blur) * (own - image)

@@ -22,6 +22,7 @@ from lesionlocator.synth.lattice import (
 
 _PLACES = 20_000
 _AIR_HU = -400.0
+_DIAMETERS_MM = {"lung": (6.0, 60.0), "bone": (10.0, 60.0)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,19 +93,48 @@ class Lattice:
     up: tuple[Matrix, Matrix, Matrix]
 
     @staticmethod
-    def draw(rng: np.random.Generator, side: int, coarse: float) -> Lattice:
-        """In-plane voxels up to `coarse` times the region's; on two axes of three days slices up to six times."""
-        ratio = np.full(3, 1.0 if rng.random() < 0.45 else rng.uniform(1.0, coarse))
-        if rng.random() < 0.55:
-            ratio[rng.integers(3)] *= rng.uniform(1.5, 6.0)
-        ratio = np.minimum(ratio, 6.0)
+    def of(side: int, ratio: Float[np.ndarray, "3"], *, stepped: bool = False) -> Lattice:
+        """Scanner's voxels of so many region voxels, shown interpolated or in steps."""
         shape = index3(np.ceil(side / ratio))
         at = [(np.arange(side) + 0.5) / r - 0.5 for r in ratio]
-        show = nearest_matrix if rng.random() < 0.2 else linear_matrix
+        show = nearest_matrix if stepped else linear_matrix
         down = [average_matrix(side, n, r) for n, r in zip(shape, ratio, strict=True)]
         up = [show(a, n) for a, n in zip(at, shape, strict=True)]
         sizes = (float(ratio[0]), float(ratio[1]), float(ratio[2]))
         return Lattice(side, sizes, shape, (down[0], down[1], down[2]), (up[0], up[1], up[2]))
+
+
+@dataclass(frozen=True, eq=False)
+class Framing:
+    """Where in the region the lesion will be, in region voxels."""
+
+    side: int
+    centre: Float[np.ndarray, "3"]
+    radius: Float[np.ndarray, "3"]
+
+    @staticmethod
+    def draw(rng: np.random.Generator, side: int) -> Framing:
+        centre = (side - 1) / 2 + rng.uniform(-0.08, 0.08, 3) * side
+        return Framing(side, centre, rng.uniform(0.26, 0.66) * rng.uniform(0.9, 1.1, 3) * side / 2)
+
+    def lattice(
+        self, rng: np.random.Generator, voxel_mm: Float[np.ndarray, "3"], diameter_mm: float
+    ) -> tuple[Lattice, Float[np.ndarray, "3"]]:
+        """A scanner's voxels for a lesion of this size, and how many of the given voxels each of them is long.
+
+        In-plane they are up to 3.2 region voxels long, slices up to 6.5; what would be finer than the region is not.
+        """
+        fine_mm = diameter_mm / (2 * self.radius.mean()) * np.exp(rng.normal(0, 0.12, 3))
+        steps = rng.uniform(0.8, 1.5) * rng.uniform(0.9, 1.1, 3)
+        if rng.random() < 0.45:
+            thick = int(np.argmax(voxel_mm)) if rng.random() < 0.7 else int(rng.integers(3))
+            steps[thick] *= rng.uniform(1.5, 4.0)
+        ratio = steps * voxel_mm / fine_mm
+        most = np.full(3, 3.2)
+        most[np.argmax(ratio)] = 6.5
+        ratio = ratio / max(1.0, float(np.max(ratio / most)))
+        steps = steps * np.maximum(1.0, 1.0 / ratio)
+        return Lattice.of(self.side, np.maximum(ratio, 1.0), stepped=bool(rng.random() < 0.15)), steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,37 +156,77 @@ class Scene:
     organ: Bool[np.ndarray, "d h w"] | None = None
 
 
-def cut_scene(
-    rng: np.random.Generator, background: Background, place: str, lattice: Lattice, centre: Float[np.ndarray, "3"]
-) -> Scene:
-    """A part of a real scan with one voxel of `place` where the lesion will be (`centre`, in region voxels)."""
-    organ = _organ_of(rng, background, place)
-    spots = background.places[place] if organ is None else np.argwhere(organ)
-    spot = spots[rng.integers(len(spots))].astype(float)
+def cut_scene(rng: np.random.Generator, background: Background, place: str, framing: Framing) -> Scene:
+    """A part of a real scan with one voxel of `place` where the lesion will be."""
     order = rng.permutation(3)
-    steps = rng.choice([-1.0, 1.0], 3) * rng.uniform(0.7, 1.6) * rng.uniform(0.85, 1.15, 3)
-    array = background.array.transpose(order)
-    at = [
-        spot[o] + step * ((np.arange(n) + 0.5) - (c + 0.5) / r)
-        for o, step, n, c, r in zip(order, steps, lattice.shape, centre, lattice.ratio, strict=True)
-    ]
-    image = _sampled(array, at, np.abs(steps), linear_matrix)
-    known = [(a > -0.5) & (a < n - 0.5) for a, n in zip(at, array.shape, strict=True)]
-    valid = _grown(lattice, known)
-    found = None
-    if organ is not None:
-        found = _sampled(organ.transpose(order), at, np.ones(3), nearest_matrix) > 0.5
-    floor = background.floor
-    inside = image < -500 if place == "lung" else image > floor
+    voxel_mm = np.array(background.spacing_mm)[order]
+    low, high = _DIAMETERS_MM.get(place, (12.0, 150.0))
+    lattice, steps = framing.lattice(rng, voxel_mm, float(np.exp(rng.uniform(np.log(low), np.log(high)))))
+    spots = background.places[place]
+    spot = spots[rng.integers(len(spots))].astype(float)[order]
+    at = _looked_at(rng, lattice, steps, spot, framing)
+    image, valid = _seen(background, order, at, lattice, steps)
     if place == "lung":
-        inside = np.ones_like(inside)
-    sizes = [abs(s) * background.spacing_mm[o] / r for s, o, r in zip(steps, order, lattice.ratio, strict=True)]
-    spacing = (float(sizes[0]), float(sizes[1]), float(sizes[2]))
-    return Scene(image, inside, lattice, background.modality, place, background.scale, spacing, valid, found)
+        inside = np.ones(lattice.shape, bool)
+    elif background.modality == "CT":
+        inside = image > background.floor
+    else:
+        # Dark fluid is no air: only where it is dark all around does the body end.
+        inside = along(image, [blur_matrix(n, 2.0) for n in lattice.shape]) > background.floor
+    spacing = _sizes(voxel_mm * steps, lattice)
+    return Scene(image, inside, lattice, background.modality, place, background.scale, spacing, valid)
 
 
-def draw_label_scene(rng: np.random.Generator, lattice: Lattice, modality: str) -> Scene:
+def cut_organ(rng: np.random.Generator, background: Background, framing: Framing) -> Scene:
+    """A real organ in its surroundings, its box where the lesion's would be."""
+    organs = background.organs
+    if organs is None:
+        raise ValueError("this background has no outlined organs")
+    present = np.unique(organs)
+    organ = organs == rng.choice(present[present > 0])
+    order = rng.permutation(3)
+    hit = np.argwhere(organ)[:, order]
+    low, high = hit.min(axis=0), hit.max(axis=0) + 1
+    ratio = 2 * framing.radius / (high - low)
+    steps = np.maximum(1.0, 1.0 / ratio)
+    lattice = Lattice.of(framing.side, np.clip(ratio, 1.0, 6.5))
+    at = _looked_at(rng, lattice, steps, (low + high - 1) / 2, framing)
+    image, valid = _seen(background, order, at, lattice, steps)
+    found = _sampled(organ.transpose(order), at, np.ones(3), nearest_matrix) > 0.5
+    spacing = _sizes(np.array(background.spacing_mm)[order] * steps, lattice)
+    inside = np.ones(lattice.shape, bool)
+    return Scene(image, inside, lattice, background.modality, "organ", background.scale, spacing, valid, found)
+
+
+def _looked_at(
+    rng: np.random.Generator, lattice: Lattice, steps: np.ndarray, spot: np.ndarray, framing: Framing
+) -> list[np.ndarray]:
+    """Index along each axis of the background for every scanner voxel; any axis may run backwards."""
+    signed = steps * rng.choice([-1.0, 1.0], 3)
+    return [
+        s + step * ((np.arange(n) + 0.5) - (c + 0.5) / r)
+        for s, step, n, c, r in zip(spot, signed, lattice.shape, framing.centre, lattice.ratio, strict=True)
+    ]
+
+
+def _seen(
+    background: Background, order: np.ndarray, at: list[np.ndarray], lattice: Lattice, steps: np.ndarray
+) -> tuple[Float32[np.ndarray, "d h w"], Bool[np.ndarray, "n n n"]]:
+    array = background.array.transpose(order)
+    known = [(a > -0.5) & (a < n - 0.5) for a, n in zip(at, array.shape, strict=True)]
+    return _sampled(array, at, steps, linear_matrix), _grown(lattice, known)
+
+
+def _sizes(native_mm: np.ndarray, lattice: Lattice) -> tuple[float, float, float]:
+    d, h, w = native_mm / np.array(lattice.ratio)
+    return float(d), float(h), float(w)
+
+
+def draw_label_scene(rng: np.random.Generator, framing: Framing, modality: str) -> Scene:
     """Random label maps with random intensities (SynthSeg, doi 10.1016/j.media.2023.102789)."""
+    voxel_mm = np.full(3, 4.0 if modality == "PT" else 1.0)
+    diameter_mm = float(np.exp(rng.uniform(np.log(12), np.log(150))))
+    lattice, steps = framing.lattice(rng, voxel_mm, diameter_mm)
     shape = lattice.shape
     fields = [smooth_noise(rng, shape, rng.uniform(1.5, 6.0)) for _ in range(int(rng.integers(3, 9)))]
     labels = np.argmax(np.stack(fields), axis=0)
@@ -175,9 +245,10 @@ def draw_label_scene(rng: np.random.Generator, lattice: Lattice, modality: str) 
         scale = float(rng.uniform(60, 400))
         image = image * np.float32(scale) + np.float32(rng.uniform(-150, 60))
     inside = np.ones(shape, bool)
-    size = float(rng.uniform(0.6, 3.0))
     valid = np.ones((lattice.side,) * 3, bool)
-    return Scene(np.ascontiguousarray(image), inside, lattice, modality, "soft", scale, (size, size, size), valid)
+    return Scene(
+        np.ascontiguousarray(image), inside, lattice, modality, "soft", scale, _sizes(voxel_mm * steps, lattice), valid
+    )
 
 
 def remapped(rng: np.random.Generator, scene: Scene) -> Scene:
@@ -223,28 +294,15 @@ def _grown(lattice: Lattice, known: list[np.ndarray]) -> Bool[np.ndarray, "n n n
     return fine[0][:, None, None] & fine[1][None, :, None] & fine[2][None, None, :]
 
 
-def _organ_of(rng: np.random.Generator, background: Background, place: str) -> Bool[np.ndarray, "d h w"] | None:
-    if place != "organ" or background.organs is None:
-        return None
-    present = np.unique(background.organs)
-    return background.organs == rng.choice(present[present > 0])
-
-
 def _body(above: Bool[np.ndarray, "d h w"]) -> Bool[np.ndarray, "d h w"]:
     opened = ndimage.binary_opening(above)
     labels, count = ndimage.label(opened)
     if count == 0:
         return above
     largest = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
-    return (
-        np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(largest, _axial(largest), 0)], axis=0)
-        if _axial(largest) == 0
-        else np.moveaxis(
-            np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(largest, _axial(largest), 0)]),
-            0,
-            _axial(largest),
-        )
-    )
+    axis = _axial(largest)
+    filled = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(largest, axis, 0)]
+    return np.moveaxis(np.stack(filled), 0, axis)
 
 
 def _axial(body: np.ndarray) -> int:

@@ -214,7 +214,7 @@ def _ring(rng: np.random.Generator, kind: str) -> Shape:
     return Shape(
         kind,
         _body(rng, 0.4, 0.15),
-        wall=float(np.exp(rng.uniform(np.log(0.12), np.log(0.5)))),
+        wall=float(np.exp(rng.uniform(np.log(0.08), np.log(0.3)))),
         wall_variation=float(rng.uniform(0.1, 0.6)),
         wall_noise=_noise(rng, 0.8, 2.0),
         broken=float(rng.uniform(-1.3, -0.6)) if broken else None,
