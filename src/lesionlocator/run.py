@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lesionlocator.report import Record
     from lesionlocator.segment import Segmenter
     from lesionlocator.volume import Mask, Volume
+    from lesionlocator.weights import ModelCard
 
 Say = Callable[[str], None]
 Modality = Literal["CT", "MR", "PT"]
@@ -47,6 +48,9 @@ class OutlineSettings:
     """A fold to use; may be given again. Default: what the quality says. For published checkpoints."""
     no_mirroring: bool = False
     """Leave out the mirrored passes of the quality max. For published checkpoints."""
+    repeats: int = 0
+    """Ask for every lesion this many times more, with drawn prompt errors (8 is enough), and write repeatability.csv:
+    how far each measurement would move. Takes that many times longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,8 @@ def run_segment(scan: Path, settings: SegmentSettings, say: Say = lambda _: None
     say(f"{case.timepoints[0].name}: outlining {len(case.timepoints[0].lesions)} lesions with {segmenter.name}")
     with record.stage("outline"):
         case = segment_case(case, segmenter)
-    return _finish(case, [scan], segmenter, record, settings.out)
+    _repeat(case, segmenter, settings, record)
+    return finish_case(case, [scan], segmenter.card, record, settings.out)
 
 
 def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda _: None) -> Finished:
@@ -150,7 +155,8 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
     with record.stage("follow"):
         case = replace(case, timepoints=(first, *case.timepoints[1:]))
         case = track_case(case, segmenter, settings=Following(align, verified), say=say)
-    finished = _finish(case, scans, segmenter, record, settings.out)
+    _repeat(case, segmenter, settings, record, given=settings.as_ == "mask")
+    finished = finish_case(case, scans, segmenter.card, record, settings.out)
     if settings.propose:
         _write_proposals(finished)
     return finished
@@ -187,9 +193,28 @@ def run_case(job: CaseJob, folder: Path, settings: BatchSettings | None = None) 
 def _load(settings: OutlineSettings) -> Segmenter:
     from lesionlocator.segment import Running, load_segmenter
 
+    if settings.repeats < 0 or 0 < settings.repeats < 3:
+        raise Refused(found=f"{settings.repeats} repeats", needed="none (0), or 3 and more", do="say --repeats 8")
     mirroring = False if settings.no_mirroring else None
     running = Running(settings.device, settings.quality, settings.precision, settings.folds, mirroring)
     return load_segmenter(settings.model, running=running)
+
+
+def _repeat(
+    case: Case, segmenter: Segmenter, settings: OutlineSettings, record: Record, *, given: bool = False
+) -> None:
+    """Every outline asked for again with drawn prompt errors, where that was asked for."""
+    from lesionlocator.repeatability import PromptErrors, repeat_timepoint
+
+    for index, timepoint in enumerate(case.timepoints if settings.repeats else ()):
+        with record.stage("repeat"):
+            prepared = segmenter.prepare(timepoint.load())
+            record.repeatability += repeat_timepoint(
+                timepoint,
+                lambda asks, prepared=prepared: [answer.mask for answer in segmenter.outline(prepared, asks)],
+                PromptErrors(repeats=settings.repeats),
+                given=given and index == 0,
+            )
 
 
 def _write_proposals(finished: Finished) -> None:
@@ -202,13 +227,25 @@ def _write_proposals(finished: Finished) -> None:
         write_prompts(path, lesions, timepoint.geometry, scan=timepoint.name)
 
 
-def _finish(case: Case, scans: Sequence[Path], segmenter: Segmenter, record: Record, out: Path) -> Finished:
+def finish_case(case: Case, scans: Sequence[Path], card: ModelCard, record: Record, out: Path) -> Finished:
+    """Measure a case and write its output folder.
+
+    Args:
+        case: With outlines and links.
+        scans: The paths of its scans, for the record.
+        card: The model's.
+        record: What was done so far; gets measuring, checksums and warnings.
+        out: The output folder.
+
+    Raises:
+        Refused: No lesion of the first scan has an outline.
+    """
     from lesionlocator.formats import checksum
     from lesionlocator.measure import measure_timepoint
     from lesionlocator.report import write_report
 
     _refuse_if_none(case.timepoints[0])
-    record.model = {"id": segmenter.card.id, "kind": segmenter.card.kind, "licence": segmenter.card.licence}
+    record.model = {"id": card.id, "kind": card.kind, "licence": card.licence}
     rows: list[Row] = []
     # One scan after the other, so that long scans are not read again for each question.
     for path, timepoint in zip(scans, case.timepoints, strict=True):

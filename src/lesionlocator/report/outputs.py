@@ -18,9 +18,11 @@ from lesionlocator.case import Case, Happening, Timepoint
 from lesionlocator.formats import write_labels, write_mask
 from lesionlocator.formats.disk import whole
 from lesionlocator.measure import Change, Row, measure_changes
+from lesionlocator.repeatability import CHANGES, Spread, judge_changes
 
 LINK_COLUMNS = ("lesion_id", "from_scan", "to_scan", "to_lesion_id", "event", "reason", "confidence", "decided_by")
 RUN_FILE = "run.json"
+REPEATABILITY_FILE = "repeatability.csv"
 _LIBRARIES = ("lesionlocator", "numpy", "scipy", "SimpleITK", "nibabel", "pydicom", "scikit-image")
 
 
@@ -34,6 +36,7 @@ class Record:
     inputs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     timings_s: dict[str, float] = field(default_factory=dict[str, float])
     warnings: list[str] = field(default_factory=list[str])
+    repeatability: list[Spread] = field(default_factory=list[Spread])
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -69,7 +72,11 @@ def write_report(case: Case, rows: Sequence[Row], folder: Path | str, record: Re
         write_text(folder / "links.csv", table(LINK_COLUMNS, link_rows(case)))
         changes = (asdict(change) for change in measure_changes(rows))
         write_text(folder / "changes.csv", table([f.name for f in fields(Change)], changes))
-    written += ["lesions.csv", "links.csv", "changes.csv"]
+        written += ["lesions.csv", "links.csv", "changes.csv"]
+        if record.repeatability:
+            columns = [*(f.name for f in fields(Spread)), *CHANGES]
+            write_text(folder / REPEATABILITY_FILE, table(columns, judge_changes(record.repeatability)))
+            written.append(REPEATABILITY_FILE)
     for name in before:
         if name not in written and Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
