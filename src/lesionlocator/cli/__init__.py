@@ -17,6 +17,8 @@ from lesionlocator.cli.doctor import doctor
 from lesionlocator.cli.measure import measure
 from lesionlocator.cli.score import score
 from lesionlocator.cli.segment import segment
+from lesionlocator.cli.serve import serve
+from lesionlocator.cli.synthesize import synthesize
 from lesionlocator.cli.track import track
 from lesionlocator.errors import Refused
 
@@ -30,8 +32,22 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-for command in (segment, track, measure, score, evaluate.app, prompts.app, models.app, batch, doctor, demo):
-    app.command(command)
+_COMMANDS = (
+    segment,
+    track,
+    measure,
+    score,
+    evaluate.app,
+    prompts.app,
+    models.app,
+    batch,
+    synthesize,
+    serve,
+    doctor,
+    demo,
+)
+for _command in _COMMANDS:
+    app.command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

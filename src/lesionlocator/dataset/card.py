@@ -32,6 +32,8 @@ _CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
     "fileObject": "cr:fileObject",
@@ -45,11 +47,13 @@ _CONTEXT: dict[str, Any] = {
     "md5": "cr:md5",
     "parentField": "cr:parentField",
     "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -110,10 +114,14 @@ def _page(recipe: Recipe, command: str, cost: Cost) -> str:
     events = Counter(event[0] for item in recipe.items for visit in item.events for event in visit)
     visits = max(kinds, default=1)
     folders = "\n".join(f"- `{visit_folder(n)}/images`, `{visit_folder(n)}/labels`" for n in range(visits))
+    version = recipe.made_with.get("lesionlocator", "?")
     return f"""# {recipe.title}
 
 Synthetic follow-ups: every item begins with one real scan; its later visits, and in part its baseline, were changed in
-ways that were drawn and are known. Made by `{command}` with lesionlocator {recipe.made_with.get("lesionlocator", "?")}.
+ways that were drawn and are known. Made with lesionlocator {version} by
+
+    {command}
+
 Research data, not patients' histories: nobody's disease ran like this.
 
 {len(recipe.items)} items ({counted}) from {len(recipe.sources)} scans. {cost.text[:1].upper()}{cost.text[1:]}.

@@ -252,8 +252,10 @@ def _named_labels(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _modality(channel: str) -> Modality | None:
     words = re.split(r"[^a-z]+", channel.lower())
-    known = next((_MODALITIES[word] for word in words if word in _MODALITIES), None)
-    return known or ("MR" if channel else None)
+    for word in words:
+        if word in _MODALITIES:
+            return _MODALITIES[word]
+    return "MR" if channel else None
 
 
 def _without_channel(files: Mapping[str, Path]) -> dict[str, Path]:

@@ -90,8 +90,9 @@ def find_listed(folder: Path) -> Iterator[SourceScan]:
 def _collection(entry: Mapping[str, Any]) -> Collection:
     shared = {"patients": entry.get("patients"), "complete": entry.get("complete", True)}
     scans = tuple({**shared, **scan} for scan in entry["scan"])
-    fields = {name: entry[name] for name in Collection.__dataclass_fields__ if name in entry}
-    return Collection(**{"prepared": "", **fields, "scans": scans})
+    known = {name: entry[name] for name in Collection.__dataclass_fields__ if name in entry}
+    fields: dict[str, Any] = {"prepared": "", **known, "scans": scans}
+    return Collection(**fields)
 
 
 def _labels(folder: Path, entry: Mapping[str, Any], patient: str) -> Labels:
