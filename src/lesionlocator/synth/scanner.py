@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
-from scipy import fft, ndimage
+from scipy import fft, ndimage, special
 
 from lesionlocator.geometry import Geometry, index3
 from lesionlocator.measure import axial_axis
@@ -60,12 +60,12 @@ class Reslice:
         spacing_mm = np.full(3, self.pixel_mm) * own / own[(axis + 1) % 3]
         spacing_mm[axis] = self.slice_mm
         onto = visit.geometry.respaced(spacing_mm)
-        # An odd number of thin slices to a slice, so that one of them lies in its middle.
-        thin = 2 * int(np.ceil(self.slice_mm / own[axis] / 2)) + 1
+        # Thin slices as fine as the source's own; an odd number to a slice, so that one of them lies in its middle.
+        thin = 2 * int(np.ceil((self.slice_mm / own[axis] - 1) / 2 - 1e-6)) + 1
         parts = index3(np.where(np.arange(3) == axis, thin, 1))
         fine = visit.seen_on(split_voxels(onto, parts)).volume
         sigma = self.profile_mm / FWHM / (self.slice_mm / thin)
-        blurred = ndimage.gaussian_filter1d(np.asarray(fine.array, np.float32), sigma, axis=axis, mode="nearest")
+        blurred = ndimage.correlate1d(np.asarray(fine.array, np.float32), profile(sigma), axis=axis, mode="nearest")
         middles = tuple(slice(thin // 2, None, thin) if a == axis else slice(None) for a in range(3))
         taken = replace(fine, array=np.ascontiguousarray(blurred[middles]), geometry=onto)
         there = visit.seen_on(onto)
@@ -283,6 +283,15 @@ def noise_sd(volume: Volume) -> float:
     if not tissue.any():
         return 0.0
     return 1.1 * float(np.sqrt(np.percentile(variance[tissue], 25)))
+
+
+def profile(sigma: float) -> Float[np.ndarray, " n"]:
+    """Weights of a Gaussian whose standard deviation is `sigma` voxels, exact where that is less than a voxel too."""
+    reach = int(np.ceil(4 * sigma)) + 1
+    # Voxels see the mean over their width, which adds a twelfth of a square voxel to the variance.
+    inner = max(np.sqrt(max(sigma**2 - 1 / 12, 0.0)), 1e-3)
+    weights = np.diff(special.ndtr((np.arange(-reach, reach + 2) - 0.5) / inner))
+    return weights / weights.sum()
 
 
 def _root_mean_square(amplitude: Float[np.ndarray, "h w"], width: int) -> float:

@@ -187,8 +187,7 @@ class Change(Protocol):
     def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
         """One that suits this visit; None where none does.
 
-        A change of lesions gets the id of the lesion to change and, behind it, those of lesions that may take part in
-        it (a merge chooses its partner among them). An appearing one gets no id, a change of another kind gets none.
+        A change of lesions chooses among the ids that it gets (a merge two of them), or among all when it gets none.
         """
         ...
 
