@@ -13,7 +13,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from lesionlocator.synth.lattice import along, blur_matrix, correlated_noise, smooth_noise
-from lesionlocator.synth.scene import Backgrounds, Framing, Scene, cut_organ, cut_scene, draw_label_scene, remapped
+from lesionlocator.synth.scene import (
+    Backgrounds,
+    Framing,
+    Scene,
+    cut_organ,
+    cut_scene,
+    draw_label_scene,
+    pick,
+    remapped,
+)
 from lesionlocator.synth.shapes import Shape, occupancy
 
 _KINDS = {
@@ -55,7 +64,7 @@ class RegionSettings:
     labels_share: float = 0.25
     remapped_share: float = 0.35
     organ_share: float = 0.06
-    cut_share: float = 0.2
+    cut_share: float = 0.14
     kind: str = ""
 
 
@@ -136,7 +145,7 @@ def _draw_kind(rng: np.random.Generator, backgrounds: Backgrounds, settings: Reg
 def _draw_pet(rng: np.random.Generator, backgrounds: Backgrounds, framing: Framing) -> Scene:
     real = backgrounds.of("PT")
     if real and rng.random() < 0.6:
-        return cut_scene(rng, real[rng.integers(len(real))], "soft", framing)
+        return cut_scene(rng, pick(rng, real), "soft", framing)
     return draw_label_scene(rng, framing, "PT")
 
 
@@ -144,7 +153,7 @@ def _draw_organ(
     rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, framing: Framing
 ) -> Scene:
     outlined = [b for b in backgrounds.items if b.organs is not None]
-    scene = cut_organ(rng, outlined[rng.integers(len(outlined))], framing)
+    scene = cut_organ(rng, pick(rng, outlined), framing)
     return remapped(rng, scene) if rng.random() < settings.remapped_share else scene
 
 
@@ -159,7 +168,7 @@ def _draw_scene(
     real = backgrounds.of(modality, place)
     if not real or (rng.random() < settings.labels_share and place == "soft"):
         return draw_label_scene(rng, framing, "MR" if rng.random() < 0.7 else "CT")
-    scene = cut_scene(rng, real[rng.integers(len(real))], place, framing)
+    scene = cut_scene(rng, pick(rng, real), place, framing)
     return remapped(rng, scene) if place == "soft" and rng.random() < settings.remapped_share else scene
 
 
@@ -181,7 +190,7 @@ def _draw_lesion(rng: np.random.Generator, scene: Scene, kind: str, framing: Fra
     if core is not None:
         # A broken ring has gaps in its wall only.
         outer = np.maximum(outer, core)
-        core = core if core.sum() > 0.03 * outer.sum() else None
+        core = core if core.sum() > 0.03 * outer.sum() or kind == "calcified" else None
     if kind == "ring" and core is None:
         kind = "lobed"
     ambiguous = bool(kind == "ring" and rng.random() < 0.5)
@@ -249,9 +258,6 @@ def _filling(
     if rng.random() < 0.15 + 0.35 * hard:
         patch = 1 / (1 + np.exp(-4 * (smooth_noise(rng, shape, rng.uniform(2, 7)) - rng.uniform(0, 1.2))))
         own += patch.astype(np.float32) * np.float32(rng.uniform(-0.6, 0.3) * step)
-    if lesion.kind == "calcified":
-        flecks = smooth_noise(rng, shape, rng.uniform(8, 16)) > rng.uniform(1.0, 1.8)
-        own += flecks * np.float32(rng.uniform(150, 700) if scene.modality == "CT" else rng.uniform(-0.8, 0.8) * step)
     if rng.random() < 0.2 and scene.modality != "PT":
         own += _shell(rng, lesion, -1) * np.float32(rng.uniform(-0.5, 0.7) * abs(step))
     return own
@@ -296,6 +302,8 @@ def _own_value(
 def _core_value(rng: np.random.Generator, scene: Scene, lesion: _Lesion, around: float, value: float) -> float:
     if scene.modality == "PT":
         return around + rng.uniform(0.0, 0.45) * (value - around)
+    if lesion.kind == "calcified":
+        return value + (rng.uniform(100, 700) if scene.modality == "CT" else rng.uniform(-0.9, -0.3) * value)
     if lesion.kind == "cystic":
         away = rng.uniform(0.4, 1.2) * abs(value - around) + (15 if scene.modality == "CT" else 0.05 * scene.scale)
         return value - away if rng.random() < 0.7 else value + away
@@ -334,13 +342,13 @@ def _scanned(rng: np.random.Generator, scene: Scene, image: np.ndarray, hard: fl
     shape = scene.lattice.shape
     if scene.modality == "PT":
         image = np.maximum(image, 0) * np.float32(rng.uniform(0.4, 1.6))
-        sigma = np.full(3, rng.uniform(0.4, 0.9))
+        sigma = [rng.uniform(0.4, 0.9)] * 3
         grain = rng.uniform(0.02, 0.08 + 0.2 * hard)
         return np.maximum(image + np.float32(grain) * (image + 0.1) * correlated_noise(rng, shape, sigma), 0)
     if scene.modality == "MR":
         image = image * np.exp(np.float32(rng.uniform(0, 0.3)) * smooth_noise(rng, shape, 1.5))
     level = rng.random() ** 2 * (0.02 + 0.13 * hard) * (250.0 if scene.modality == "CT" else scene.scale)
-    noise = correlated_noise(rng, shape, rng.uniform(0.0, 0.9, 3))
+    noise = correlated_noise(rng, shape, [float(s) for s in rng.uniform(0.0, 0.9, 3)])
     if scene.modality == "CT" and rng.random() < 0.3:
         noise = _streaked(rng, noise)
     return image + np.float32(level) * noise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class Background:
         tissues = {"soft": body & (coarse > floor)}
         if modality == "CT":
             tissues["soft"] = body & (coarse > -150) & (coarse < 250)
-            tissues["lung"] = ndimage.binary_erosion(body & (coarse < -650) & (coarse > -980), iterations=1)
+            tissues["lung"] = ndimage.binary_erosion(body & (coarse < -650) & (coarse > -980), iterations=2)
             tissues["bone"] = body & (coarse > 250) & (coarse < 1800)
         picked = np.random.default_rng(0)
         places = {name: _some(np.argwhere(found), picked) for name, found in tissues.items() if found.sum() > 50}
@@ -76,6 +76,13 @@ class Backgrounds:
     def of(self, modality: str, place: str = "soft") -> tuple[Background, ...]:
         """Those of one modality that have such a place."""
         return tuple(b for b in self.items if b.modality == modality and place in b.places)
+
+
+def pick(rng: np.random.Generator, items: Sequence[Background]) -> Background:
+    """One of these; a hundred scans of one make do not push out the two of another."""
+    makes = [(b.modality, *np.round(b.spacing_mm).astype(int)) for b in items]
+    weights = np.array([makes.count(make) ** -0.75 for make in makes])
+    return items[int(rng.choice(len(items), p=weights / weights.sum()))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +170,11 @@ def cut_scene(rng: np.random.Generator, background: Background, place: str, fram
     low, high = _DIAMETERS_MM.get(place, (12.0, 150.0))
     lattice, steps = framing.lattice(rng, voxel_mm, float(np.exp(rng.uniform(np.log(low), np.log(high)))))
     spots = background.places[place]
-    spot = spots[rng.integers(len(spots))].astype(float)[order]
+    drawn = spots[rng.integers(len(spots), size=4 if rng.random() < 0.75 else 1)].astype(float)[:, order]
+    # Of several places the one that shows most of the scan: files end often enough without choosing it.
+    reach = np.array(lattice.shape) * steps / 2
+    shown = np.minimum(drawn, np.array(background.array.shape)[order] - 1 - drawn) / reach
+    spot = drawn[int(np.argmax(shown.clip(max=1).sum(axis=1)))]
     at = _looked_at(rng, lattice, steps, spot, framing)
     image, valid = _seen(background, order, at, lattice, steps)
     if place == "lung":

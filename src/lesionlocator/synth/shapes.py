@@ -7,7 +7,7 @@ written to JSON and painted again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -31,6 +31,8 @@ KINDS = (
     "calcified",
 )
 _REACH = 2.0
+_FLECK = np.float32(0.08)
+"""Noise to distance: how fast a fleck's border falls off."""
 _SPLINE_SD = 0.4795 ** (3 / 2)
 
 
@@ -111,7 +113,10 @@ class Body:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a lesion's outline looks like: a body or capsules, perhaps a core inside, perhaps broken into fragments."""
+    """What a lesion's outline looks like: a body or capsules, perhaps a core inside, perhaps broken into fragments.
+
+    The core is what looks different inside: the middle below a wall, or flecks of calcium.
+    """
 
     kind: str
     body: Body | None = None
@@ -121,6 +126,8 @@ class Shape:
     wall: float = 0.0
     wall_variation: float = 0.0
     wall_noise: Noise | None = None
+    flecks: float = 0.0
+    fleck_noise: Noise | None = None
     broken: float | None = None
     broken_noise: Noise | None = None
 
@@ -143,6 +150,8 @@ class Shape:
         if self.wall_noise is not None:
             depth = np.float32(self.wall) * np.exp(np.float32(self.wall_variation) * self.wall_noise.on(axes))
             core = level + depth
+        if self.fleck_noise is not None:
+            core = np.maximum(level + np.float32(0.06), _FLECK * (np.float32(self.flecks) - self.fleck_noise.on(axes)))
         if self.broken is not None and self.broken_noise is not None:
             level = np.maximum(level, np.float32(0.25) * (np.float32(self.broken) - self.broken_noise.on(axes)))
         return level.astype(np.float32, copy=False), core
@@ -197,15 +206,8 @@ def _spiculated(rng: np.random.Generator, kind: str) -> Shape:
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     spikes: tuple[Three, ...] = tuple((float(d[0]), float(d[1]), float(d[2])) for d in directions)
     smaller: Three = (body.radii[0] * 0.75, body.radii[1] * 0.75, body.radii[2] * 0.75)
-    spiked = Body(
-        **{
-            **body.__dict__,
-            "radii": smaller,
-            "spikes": spikes,
-            "spike_length": float(rng.uniform(0.4, 1.0)),
-            "spike_sharpness": float(rng.uniform(15, 60)),
-        }
-    )
+    length, sharpness = float(rng.uniform(0.4, 1.0)), float(rng.uniform(15, 60))
+    spiked = replace(body, radii=smaller, spikes=spikes, spike_length=length, spike_sharpness=sharpness)
     return Shape(kind, spiked)
 
 
@@ -232,6 +234,11 @@ def _hollow(rng: np.random.Generator, kind: str) -> Shape:
         wall_variation=float(rng.uniform(0.0, 0.2) if thin else rng.uniform(0.3, 0.8)),
         wall_noise=_noise(rng, 0.8, 2.5),
     )
+
+
+def _calcified(rng: np.random.Generator, kind: str) -> Shape:
+    """A body with flecks of calcium, few or many, as its core."""
+    return Shape(kind, _body(rng, 0.3, 0.08), flecks=float(rng.uniform(0.9, 1.7)), fleck_noise=_noise(rng, 2.5, 5.0))
 
 
 def _branch(rng: np.random.Generator, kind: str) -> Shape:
@@ -278,5 +285,5 @@ _DRAWERS = {
     "fragments": _fragments,
     "cystic": _hollow,
     "necrotic": _hollow,
-    "calcified": _lobed,
+    "calcified": _calcified,
 }
