@@ -240,7 +240,7 @@ def finish_case(case: Case, scans: Sequence[Path], card: ModelCard, record: Reco
     Raises:
         Refused: No lesion of the first scan has an outline.
     """
-    from lesionlocator.formats import checksum
+    from lesionlocator.formats import scan_checksum
     from lesionlocator.measure import measure_timepoint
     from lesionlocator.report import write_report
 
@@ -254,7 +254,7 @@ def finish_case(case: Case, scans: Sequence[Path], card: ModelCard, record: Reco
             volume = timepoint.load()
         record.warnings.extend(f"{timepoint.name}: {warning}" for warning in volume.warnings)
         with record.stage("checksum"):
-            sha256 = checksum(path)
+            sha256 = scan_checksum(path)
         record.inputs.append({"scan": timepoint.name, "path": str(path), "sha256": sha256, "modality": volume.modality})
     folder = write_report(case, rows, out, record)
     return Finished(case, rows, record, folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lesionlocator.errors import Refused
-from lesionlocator.formats import LabelMap, label_masks, read_label_map, scan_stem
+from lesionlocator.formats import LabelMap, label_masks, on_one_grid, read_label_map, scan_stem
 from lesionlocator.score import MaskScore, score_masks
 from lesionlocator.volume import Mask
 
@@ -92,6 +92,7 @@ def _score_named(name: str, given: Mapping[str, Path], expected: Mapping[str, Pa
 
 
 def _score_maps(name: str, predicted: LabelMap, truth: LabelMap) -> Iterator[ScoredLesion]:
+    predicted, truth = _together(predicted, truth)
     if not predicted.geometry.same_as(truth.geometry):
         raise Refused(
             found=f"{name}: a prediction whose grid is not that of the truth",
@@ -108,6 +109,16 @@ def _score_maps(name: str, predicted: LabelMap, truth: LabelMap) -> Iterator[Sco
         reason = "" if label in found and label in true else _one_sided(label in true)
         score = score_masks(found.get(label, Mask.empty(truth.geometry)), true.get(label, Mask.empty(truth.geometry)))
         yield ScoredLesion(name, label, score, reason)
+
+
+def _together(predicted: LabelMap, truth: LabelMap) -> tuple[LabelMap, LabelMap]:
+    """Where one is a DICOM SEG, which holds only the slices with outlines: both on the grid of the other."""
+    if predicted.named is not None and truth.named is not None:
+        lattice = truth.geometry
+        ends = np.concatenate([lattice.corners_mm, predicted.geometry.corners_mm])
+        shared = lattice.crop(*lattice.around(ends))
+        return on_one_grid(predicted, shared) or predicted, on_one_grid(truth, shared) or truth
+    return on_one_grid(predicted, truth.geometry) or predicted, on_one_grid(truth, predicted.geometry) or truth
 
 
 def _one_sided(is_true: bool) -> str:

@@ -3,6 +3,7 @@
 from lesionlocator.formats.case_folder import (
     checksum,
     find_case_files,
+    list_case_files,
     open_case,
     open_masks,
     read_case,
@@ -13,6 +14,7 @@ from lesionlocator.formats.masks import (
     WRITERS,
     LabelMap,
     label_masks,
+    on_one_grid,
     read_label_map,
     write_labels,
     write_mask,
@@ -21,7 +23,7 @@ from lesionlocator.formats.masks import (
 from lesionlocator.formats.prompt_file import write_prompts
 from lesionlocator.formats.prompts import read_prompts
 from lesionlocator.formats.rtstruct import read_rtstruct
-from lesionlocator.formats.scans import READERS, open_timepoint, read_geometry, read_volume
+from lesionlocator.formats.scans import READERS, open_timepoint, read_geometry, read_volume, scan_checksum, series_of
 
 __all__ = [
     "READERS",
@@ -30,6 +32,8 @@ __all__ = [
     "checksum",
     "find_case_files",
     "label_masks",
+    "on_one_grid",
+    "list_case_files",
     "open_case",
     "open_masks",
     "open_timepoint",
@@ -39,8 +43,10 @@ __all__ = [
     "read_prompts",
     "read_rtstruct",
     "read_volume",
+    "scan_checksum",
     "scan_names",
     "scan_stem",
+    "series_of",
     "write_labels",
     "write_mask",
     "write_prompts",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from lesionlocator.case import Case, Lesion, Status, Timepoint
 from lesionlocator.errors import Refused
+from lesionlocator.formats.dicom import split_selector
+from lesionlocator.formats.dicom_web import is_address
 from lesionlocator.volume import Modality
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -16,15 +19,27 @@ PROMPT_STEMS = ("prompts", "labels")
 
 
 def scan_stem(path: Path) -> str:
-    """A scan's file name without its ending; a folder's own name."""
+    """A scan's file name without its ending; a folder's own name; of an address, its last part.
+
+    A series that is chosen behind a `#` adds its number or UID.
+    """
+    if is_address(path):
+        return _harmless(path.name)
+    path, selector = split_selector(path.resolve())
+    if selector is not None:
+        return f"{scan_stem(path)}_{_harmless(selector)}"
     lower = path.name.lower()
-    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), "")
+    ending = next((ending for ending in (*_ENDINGS, ".zip") if lower.endswith(ending)), "")
     return path.name[: len(path.name) - len(ending)] or path.name
+
+
+def _harmless(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def scan_names(paths: Sequence[Path]) -> tuple[str, ...]:
     """The names that outputs get: the stems if they differ, else PARENT_STEM, else t0_STEM, t1_STEM and so on."""
-    resolved = [path.resolve() for path in paths]
+    resolved = [path if is_address(path) else path.resolve() for path in paths]
     stems = [scan_stem(path) for path in resolved]
     with_parent = [f"{path.parent.name}_{stem}" for path, stem in zip(resolved, stems, strict=True)]
     unique = tuple(stem if stems.count(stem) == 1 else longer for stem, longer in zip(stems, with_parent, strict=True))
@@ -68,9 +83,7 @@ def find_case_files(folder: Path) -> tuple[tuple[Path, ...], Path]:
     """The scans of a case folder, in the order of their names, and its one prompt file."""
     if not folder.is_dir():
         raise Refused(found=f"no folder {folder}", needed="a folder with scans and prompts", do="check the path")
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    prompts = [path for path in entries if _is_prompt_file(path)]
-    scans = tuple(path for path in entries if path not in prompts and _is_scan(path))
+    scans, prompts = list_case_files(folder)
     if not scans:
         raise Refused(
             found=f"no scan in {folder}", needed="NIfTI, NRRD or MHA files, or DICOM folders", do="put the scans there"
@@ -85,13 +98,21 @@ def find_case_files(folder: Path) -> tuple[tuple[Path, ...], Path]:
     return scans, prompts[0]
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file; of a folder, that of its files' names and contents in order of name."""
+def list_case_files(folder: Path) -> tuple[tuple[Path, ...], list[Path]]:
+    """The scans of a folder and its prompt files, in the order of their names; hidden entries are left out."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    prompts = [path for path in entries if _is_prompt_file(path)]
+    return tuple(path for path in entries if path not in prompts and _is_scan(path)), prompts
+
+
+def checksum(path: Path, files: Sequence[Path] | None = None) -> str:
+    """SHA-256 of a file; of a folder, or of some files, that of their names and contents in order of name."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
-    for file in files:
+    if files is None:
+        files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
+    for file in sorted(files):
         if file != path:
-            digest.update(str(file.relative_to(path)).encode())
+            digest.update(str(file.relative_to(path) if file.is_relative_to(path) else file.name).encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -109,7 +130,7 @@ def _is_prompt_file(path: Path) -> bool:
 def _is_scan(path: Path) -> bool:
     if path.is_dir():
         return any(inner.is_file() for inner in path.rglob("*"))
-    return path.name.lower().endswith(_ENDINGS)
+    return path.name.lower().endswith((*_ENDINGS, ".zip"))
 
 
 def open_masks(scan: Path, masks: Sequence[Path], modality: Modality | None = None) -> Timepoint:
@@ -144,10 +165,10 @@ def _mask_files(path: Path, scan: str) -> list[Path]:
 
 
 def _lesions_of(file: Path, timepoint: Timepoint, *, alone: bool) -> list[Lesion]:
-    from lesionlocator.formats import label_masks, read_label_map
+    from lesionlocator.formats import label_masks, on_one_grid, read_label_map
 
-    label_map = read_label_map(file)
-    if not label_map.geometry.same_as(timepoint.geometry):
+    label_map = on_one_grid(read_label_map(file), timepoint.geometry)
+    if label_map is None or not label_map.geometry.same_as(timepoint.geometry):
         raise Refused(
             found=f"{file}, whose grid is not that of the scan {timepoint.name}",
             needed="the same grid, to 0.01 mm",
@@ -158,6 +179,6 @@ def _lesions_of(file: Path, timepoint: Timepoint, *, alone: bool) -> list[Lesion
     name = stem.rsplit("_lesion_", 1)[1] if "_lesion_" in stem else stem
     if not found:
         return [Lesion(name, (), None, Status.ABSENT, f"{file.name} is empty")]
-    if len(found) > 1 or (alone and "_lesion_" not in stem):
+    if label_map.named or len(found) > 1 or (alone and "_lesion_" not in stem):
         return [Lesion(label, (), mask, Status.OUTLINED) for label, mask in found.items()]
     return [Lesion(name, (), next(iter(found.values())), Status.OUTLINED)]

@@ -41,11 +41,6 @@ def read_dicom_geometry(path: Path) -> Geometry:
     return open_series(path)[0].stack.geometry
 
 
-def read_dicom_date(path: Path) -> str | None:
-    """The day of the scan as YYYY-MM-DD, from the first image in the folder that tells it."""
-    return open_series(path)[0].date
-
-
 def open_series(path: Path) -> tuple[Series, tuple[str, ...]]:
     """The series that a path means, with warnings about what else lies there."""
     folder, selector = split_selector(path)

@@ -85,6 +85,29 @@ def read_header(file: Path) -> DicomFile | None:
     return DicomFile(file, header)
 
 
+def class_of(path: Path) -> str | None:
+    """The SOP class of a file, by its header alone; None for anything that is no DICOM file."""
+    from pydicom import dcmread
+
+    try:
+        if not path.is_file() or not starts_like_dicom(path):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return str(dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).get("SOPClassUID"))
+    except Exception:  # What pydicom raises on damaged files has no common ancestor.
+        return None
+
+
+def starts_like_dicom(path: Path) -> bool:
+    """Whether the mark of DICOM stands where it should."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def is_image(file: DicomFile) -> bool:
     """Whether it is a picture of the patient: not a report, an outline or a dose."""
     name = file.class_name

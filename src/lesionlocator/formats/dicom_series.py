@@ -187,9 +187,14 @@ def images_in(path: Path) -> tuple[list[DicomFile], tuple[str, ...]]:
 
 
 def _ordered(grouped: dict[str, list[DicomFile]]) -> tuple[Series, ...]:
-    series = [Series(uid, tuple(files)) for uid, files in grouped.items()]
+    series = [Series(uid, tuple(_without_scouts(files))) for uid, files in grouped.items()]
     series.sort(key=lambda one: (one.date or "", _number(one.first), one.uid))
     return tuple(Series(one.uid, one.files, number) for number, one in enumerate(series, start=1))
+
+
+def _without_scouts(files: list[DicomFile]) -> list[DicomFile]:
+    kept = [file for file in files if "LOCALIZER" not in (file.header.get("ImageType") or ())]
+    return kept or files
 
 
 def _number(file: DicomFile) -> int:

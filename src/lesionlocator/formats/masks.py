@@ -10,7 +10,10 @@ import numpy as np
 from jaxtyping import Integer, Shaped
 
 from lesionlocator.errors import Refused
+from lesionlocator.formats.case_folder import scan_stem
+from lesionlocator.formats.dicom_seg import is_segmentation, read_segmentation
 from lesionlocator.formats.itk import write_itk
+from lesionlocator.formats.lattice import on_lattice
 from lesionlocator.formats.nifti import write_nifti
 from lesionlocator.formats.scans import read_volume
 from lesionlocator.geometry import Geometry, Index3
@@ -22,15 +25,25 @@ _DENSE = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """A whole number for each voxel: 0 is background, any other is the id of a lesion."""
+    """A whole number for each voxel: 0 is background, any other is the id of a lesion.
+
+    `named` are the lesions of a file that names them itself and lets them overlap (DICOM SEG); `values` are then their
+    places in it, counted from 1.
+    """
 
     values: Integer[np.ndarray, "d h w"]
     geometry: Geometry
     name: str = "labels"
+    named: Mapping[str, Mask] | None = None
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """A label map or a mask in any image format."""
+    """A label map or a mask in any image format, or a DICOM SEG."""
+    if is_segmentation(path):
+        segmentation = read_segmentation(path)
+        numbered = dict(enumerate(segmentation.masks.values(), start=1))
+        values = _painted(numbered, segmentation.geometry)
+        return LabelMap(values, segmentation.geometry, scan_stem(path), segmentation.masks)
     # The modality is not used; naming one spares the guess.
     volume = read_volume(path, "MR")
     values = volume.array
@@ -53,6 +66,8 @@ def label_masks(label_map: LabelMap, split: bool = False) -> dict[str, Mask]:
     """
     from scipy import ndimage
 
+    if label_map.named is not None:
+        return dict(label_map.named) if not split else _parts_of(label_map.named)
     values, names = _dense(label_map.values)
     masks: list[tuple[str, Mask]] = []
     for index, slices in enumerate(ndimage.find_objects(values), start=1):
@@ -70,6 +85,33 @@ def label_masks(label_map: LabelMap, split: bool = False) -> dict[str, Mask]:
             at = (start[0] + shift[0], start[1] + shift[1], start[2] + shift[2])
             masks.append((str(len(masks) + 1), _placed(parts[inner] == part, at, label_map.geometry)))
     return dict(masks)
+
+
+def on_one_grid(label_map: LabelMap, geometry: Geometry) -> LabelMap | None:
+    """A DICOM SEG on the grid of a scan; any other label map as it is.
+
+    None where a voxel of a lesion is no voxel of that grid.
+    """
+    if label_map.named is None:
+        return label_map
+    refuse_other_frame(label_map, geometry)
+    found = {name: on_lattice(mask, geometry) for name, mask in label_map.named.items()}
+    masks = {name: mask for name, mask in found.items() if mask is not None}
+    if len(masks) < len(found):
+        return None
+    values = _painted(dict(enumerate(masks.values(), start=1)), geometry)
+    return LabelMap(values, geometry, label_map.name, masks)
+
+
+def refuse_other_frame(label_map: LabelMap, geometry: Geometry) -> None:
+    """Refuses outlines of another frame of reference: the same millimetres are another place in the patient there."""
+    drawn, wanted = label_map.geometry.frame, geometry.frame
+    if drawn is not None and wanted is not None and drawn != wanted:
+        raise Refused(
+            found=f"{label_map.name}, drawn in the frame of reference {drawn}",
+            needed=f"that of the scan, {wanted}",
+            do="name the scan that it was drawn on, or register the two first",
+        )
 
 
 def write_mask(path: Path, mask: Mask, geometry: Geometry) -> None:
@@ -90,6 +132,15 @@ def write_volume(path: Path, volume: Volume) -> None:
         fits = array.dtype.kind in "biu" and array.min() >= -32768 and array.max() <= 32767
         array = array.astype(np.int16 if fits else np.float32)
     _writer(path)(path, array, volume.geometry)
+
+
+def _parts_of(named: Mapping[str, Mask]) -> dict[str, Mask]:
+    parts = [
+        part
+        for mask in named.values()
+        for part in label_masks(LabelMap(mask.array.astype(np.uint8), mask.geometry), split=True).values()
+    ]
+    return {str(number): part for number, part in enumerate(parts, start=1)}
 
 
 def _integral(values: np.ndarray, path: Path) -> Integer[np.ndarray, "d h w"]:

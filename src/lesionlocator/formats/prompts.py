@@ -1,18 +1,21 @@
-"""Any file that says where lesions are: our JSON, the published one, 3D Slicer markups, label maps."""
+"""Any file that says where lesions are: our JSON, the published one, 3D Slicer markups, label maps, DICOM outlines."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from lesionlocator.case import Lesion, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.formats.json_text import load_object
-from lesionlocator.formats.masks import label_masks, read_label_map
+from lesionlocator.formats.masks import label_masks, read_label_map, refuse_other_frame
 from lesionlocator.formats.prompt_file import carried, no_grid, parse_prompts
 from lesionlocator.formats.prompt_foreign import is_published, parse_markups, parse_published
+from lesionlocator.formats.rtstruct import is_rtstruct, read_rtstruct
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click, Prompt, Shape
+from lesionlocator.volume import Mask
 
 Kind = Literal["box", "click", "mask"]
 
@@ -37,11 +40,28 @@ def read_prompts(
         lesions = _from_json(path, geometry)
         lesions = tuple(_only(lesion, kind, path) for lesion in lesions) if kind else lesions
     else:
-        masks = label_masks(read_label_map(path), split)
+        masks = _masks(path, geometry, split)
         lesions = tuple(Lesion(name, (Shape(carried(mask, geometry)),)) for name, mask in masks.items())
         lesions = tuple(_only(lesion, kind or "box", path) for lesion in lesions)
     _refuse_twice(lesions, path)
     return lesions
+
+
+def _masks(path: Path, geometry: Geometry | None, split: bool) -> Mapping[str, Mask]:
+    if is_rtstruct(path):
+        if geometry is None:
+            raise no_grid("an RTSTRUCT")
+        return {_as_id(name): mask for name, mask in read_rtstruct(path, geometry).items()}
+    label_map = read_label_map(path)
+    if geometry is not None:
+        refuse_other_frame(label_map, geometry)
+    return label_masks(label_map, split)
+
+
+def _as_id(name: str) -> str:
+    """The name of a region without what cannot be a part of a file's name."""
+    kept = "".join(c if c.isalnum() or c in " -_.()" else "_" for c in name).strip(" .")
+    return kept[:60] or "region"
 
 
 def _from_json(path: Path, geometry: Geometry | None) -> tuple[Lesion, ...]:

@@ -10,11 +10,18 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lesionlocator.errors import Refused
+from lesionlocator.formats.dicom_files import class_of
 from lesionlocator.formats.disk import size_of, unreadable
 from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Mask
 
+_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
+
+
+def is_rtstruct(path: Path) -> bool:
+    """Whether a file is a DICOM structure set, by its header alone."""
+    return class_of(path) == _CLASS
 
 
 def read_rtstruct(path: Path, geometry: Geometry) -> dict[str, Mask]:

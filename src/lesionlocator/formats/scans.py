@@ -9,10 +9,13 @@ from pathlib import Path
 
 from lesionlocator.case import Lesion, Timepoint
 from lesionlocator.errors import Refused
-from lesionlocator.formats.case_folder import scan_stem
-from lesionlocator.formats.dicom import read_dicom, read_dicom_date, read_dicom_geometry
+from lesionlocator.formats.case_folder import checksum, scan_stem
+from lesionlocator.formats.dicom import open_series, read_dicom, read_dicom_geometry, split_selector
+from lesionlocator.formats.dicom_files import starts_like_dicom
+from lesionlocator.formats.dicom_series import Series, find_series
 from lesionlocator.formats.itk import read_itk, read_itk_geometry
 from lesionlocator.formats.nifti import read_nifti, read_nifti_geometry
+from lesionlocator.formats.sources import local
 from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Modality, Volume
 
@@ -22,17 +25,19 @@ _DICOM = "dicom"
 
 
 def read_volume(path: Path | str, modality: Modality | None = None) -> Volume:
-    """The scan at `path`: a NIfTI, NRRD or MetaImage file, or a folder with one DICOM series.
+    """The scan at `path`: a NIfTI, NRRD or MetaImage file, or a DICOM series: a folder, a zip, a DICOMweb address.
 
+    `FOLDER#SERIES` and `ARCHIVE.zip#SERIES` say which series is meant where there are several.
     `modality` is for files that do not say it themselves; without it, it is guessed with a warning.
     """
-    path = Path(path)
+    name, path = scan_stem(Path(path)), local(Path(path))
     volume = READERS[_kind(path)](path, modality)
-    return replace(volume, name=scan_stem(path.resolve()))
+    return replace(volume, name=name)
 
 
 def read_geometry(path: Path) -> Geometry:
     """The grid of the scan at `path`, from headers alone where the format has them."""
+    path = local(path)
     kind = _kind(path)
     return GEOMETRIES[kind](path) if kind in GEOMETRIES else READERS[kind](path, None).geometry
 
@@ -41,19 +46,43 @@ def open_timepoint(
     path: Path, modality: Modality | None = None, *, name: str | None = None, lesions: tuple[Lesion, ...] = ()
 ) -> Timepoint:
     """A visit whose grid is read now and whose voxels are read when `load` is called. It can be sent to a process."""
-    date = read_dicom_date(path) if _kind(path) == _DICOM else None
-    return Timepoint(
-        name or scan_stem(path.resolve()), read_geometry(path), partial(read_volume, path, modality), lesions, date
-    )
+    date: str | None = None
+    here = local(path)
+    if _kind(here) == _DICOM:
+        series, _ = open_series(here)
+        geometry, date = series.stack.geometry, series.date
+    else:
+        geometry = read_geometry(here)
+    return Timepoint(name or scan_stem(path), geometry, partial(read_volume, path, modality), lesions, date)
+
+
+def scan_checksum(path: Path) -> str:
+    """SHA-256 of all that a scan is read from, wherever it is: of the one series where a folder holds several."""
+    here = local(path)
+    return checksum(here) if here.exists() else checksum(here, [file.path for file in open_series(here)[0].files])
+
+
+def series_of(path: Path) -> tuple[Series, ...]:
+    """The DICOM series at a path: the one that would be read, or all of them where there are several."""
+    path = local(path)
+    if _kind(path) != _DICOM:
+        return ()
+    try:
+        return (open_series(path)[0],)
+    except Refused:
+        if not path.is_dir():
+            raise
+        return find_series(path).series
 
 
 def _kind(path: Path) -> str:
-    if path.is_dir() or path.suffix.lower() in {".dcm", ".ima"}:
+    folder, selector = split_selector(path)
+    if path.is_dir() or path.suffix.lower() in {".dcm", ".ima"} or (selector is not None and folder.is_dir()):
         return _DICOM
     ending = _ending(path.name)
     if ending is not None:
         return ending
-    if path.is_file() and _starts_like_dicom(path):
+    if path.is_file() and starts_like_dicom(path):
         return _DICOM
     if not path.exists():
         raise Refused(found=f"no file or folder {path}", needed="a scan", do="check the path")
@@ -66,14 +95,6 @@ def _kind(path: Path) -> str:
 
 def _ending(name: str) -> str | None:
     return next((ending for ending in READERS if ending != _DICOM and name.lower().endswith(ending)), None)
-
-
-def _starts_like_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 READERS: dict[str, Reader] = {

@@ -1,0 +1,1 @@
+"""What other programs read: DICOM segmentations, reports and contours, NRRD label maps, and rows for trials."""
