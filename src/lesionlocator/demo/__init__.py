@@ -20,7 +20,7 @@ from lesionlocator.prompt import Box
 from lesionlocator.run import TrackSettings, run_track
 from lesionlocator.volume import Mask, Volume
 
-__all__ = ["PUBLIC_SCANS", "cache_folder", "public_scans", "run_demo"]
+__all__ = ["PUBLIC_SCANS", "cache_folder", "public_scans", "run_demo", "write_demo_case"]
 
 Say = Callable[[str], None]
 
@@ -71,6 +71,14 @@ def run_demo(out: Path, *, say: Say, cache: Path | None = None) -> Path:
     checked = [_check(finished.case, place, mask) for place, mask in truth.items()]
     say(format_table(finished.rows, checked))
     return write_page(out / "index.html", story, finished, checked, picture)
+
+
+def write_demo_case(folder: Path, *, say: Say, cache: Path | None = None) -> Path:
+    """The demo's two visits and its prompt file, without outlines, as a case folder; gives the folder back."""
+    baseline, lesions, _ = _baseline(cache or cache_folder(), say)
+    say("making a follow-up: the patient lies elsewhere, breathes, and the tumour has grown")
+    _write_visits(folder, baseline, lesions)
+    return folder / "scans"
 
 
 def _baseline(cache: Path, say: Say) -> tuple[Volume, dict[str, Mask], Story]:
