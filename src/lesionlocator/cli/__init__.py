@@ -14,9 +14,11 @@ from lesionlocator.cli.answer import DONE, INTERRUPTED, NOTHING, Answer, say
 from lesionlocator.cli.batch import batch
 from lesionlocator.cli.demo import demo
 from lesionlocator.cli.doctor import doctor
+from lesionlocator.cli.export import export
 from lesionlocator.cli.measure import measure
 from lesionlocator.cli.score import score
 from lesionlocator.cli.segment import segment
+from lesionlocator.cli.series import series
 from lesionlocator.cli.serve import serve
 from lesionlocator.cli.synthesize import synthesize
 from lesionlocator.cli.track import track
@@ -41,6 +43,8 @@ _COMMANDS = (
     prompts.app,
     models.app,
     batch,
+    series,
+    export,
     synthesize,
     serve,
     doctor,
