@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -40,7 +40,7 @@ class ContrastPhase:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> ContrastPhase | None:
         if visit.source.modality != "CT":
             return None
         tissue, vessels = float(rng.uniform(-25, 35)), float(rng.uniform(-100, 100))
@@ -77,7 +77,7 @@ class MetalStreak:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> MetalStreak | None:
         if visit.source.modality != "CT":
             return None
         grid = control_grid(visit.geometry, 5.0, 0.0)
@@ -128,7 +128,7 @@ class BiasField:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> BiasField | None:
         if visit.source.modality != "MR":
             return None
         amplitude, length_mm = (float(v) for v in rng.uniform((0.05, 60.0), (0.25, 200.0)))
@@ -156,7 +156,7 @@ class Protocol:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Protocol | None:
         if visit.source.modality != "MR":
             return None
         upper_end = float(np.percentile(visit.source.array[:: max(1, len(visit.source.array) // 16)], 99))
@@ -186,7 +186,7 @@ class UptakeScale:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> UptakeScale | None:
         return cls(float(np.exp(rng.normal(0, 0.15)))) if visit.source.modality == "PT" else None
 
     def apply(self, visit: Visit) -> Changed:

@@ -17,7 +17,7 @@ from lesionlocator.volume import Mask, Volume
 
 _NODE_MM = 4.0
 """Distance of the nodes at which a map is asked; between them it is linear where that is exact enough."""
-_TOLERANCE = 0.02
+_TOLERANCE = 0.1
 """Voxels by which that may be off; where it is more, the map is asked at every voxel."""
 _AT_REST = 1e-4
 """Voxels. What moves less keeps its own value."""

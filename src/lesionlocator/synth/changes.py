@@ -7,6 +7,18 @@ from typing import Any, cast
 
 from lesionlocator.errors import Refused
 from lesionlocator.synth.appearance import BiasField, ContrastPhase, MetalStreak, Protocol, UptakeScale
+from lesionlocator.synth.lesion import (
+    Appear,
+    Graft,
+    Grow,
+    Merge,
+    Necrosis,
+    RimChange,
+    Shrink,
+    Split,
+    UptakeChange,
+    Vanish,
+)
 from lesionlocator.synth.patient import Breathing, FieldOfView, TableShift, WeightChange
 from lesionlocator.synth.scanner import CountNoise, Dose, Kernel, MrNoise, Reslice, Resolution
 from lesionlocator.synth.visit import Change
@@ -14,8 +26,18 @@ from lesionlocator.synth.visit import Change
 CHANGES: dict[str, type[Change]] = {
     change.name: change
     for change in (
-        Breathing,
+        Grow,
+        Shrink,
+        Vanish,
+        Appear,
+        Graft,
+        Split,
+        Merge,
+        Necrosis,
+        RimChange,
+        UptakeChange,
         WeightChange,
+        Breathing,
         TableShift,
         FieldOfView,
         ContrastPhase,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -38,7 +38,7 @@ class Breathing:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "patient"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Breathing | None:
         length_mm = float(rng.uniform(40.0, 90.0))
         return cls(
             amplitude_mm=float(rng.uniform(2.0, min(_LONGEST_BREATH_MM, length_mm / 4))),
@@ -76,7 +76,7 @@ class WeightChange:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "patient"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> WeightChange | None:
         layer_mm = float(rng.uniform(20.0, 40.0))
         return cls(skin_mm=float(rng.uniform(-0.3, 0.3)) * layer_mm, layer_mm=layer_mm)
 
@@ -113,7 +113,7 @@ class TableShift:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "patient"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> TableShift | None:
         x, y, z = (float(v) for v in rng.normal(0, (15.0, 15.0, 40.0)))
         a, b, c = (float(v) for v in np.clip(rng.normal(0, 1.5, 3), -5, 5))
         return cls((x, y, z), (a, b, c))
@@ -145,7 +145,7 @@ class FieldOfView:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "patient"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> FieldOfView | None:
         full = np.array(visit.geometry.shape)
         kept = np.where(full > 8, rng.uniform(0.6, 1.0, 3), 1.0)
         shape = np.maximum(1, np.floor(full * kept)).astype(int)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
@@ -40,7 +40,7 @@ class Reslice:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Reslice | None:
         axis = axial_axis(visit.geometry)
         own_mm = float(visit.geometry.spacing_mm[axis])
         pixel_mm = float(visit.geometry.spacing_mm[(axis + 1) % 3]) * float(rng.uniform(0.9, 1.25))
@@ -86,7 +86,7 @@ class Kernel:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Kernel | None:
         if visit.source.modality != "CT":
             return None
         pixel_mm = float(visit.geometry.spacing_mm[(axial_axis(visit.geometry) + 1) % 3])
@@ -119,7 +119,7 @@ class Resolution:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Resolution | None:
         if visit.source.modality == "CT":
             return None
         finest_mm = float(visit.geometry.spacing_mm.min())
@@ -150,7 +150,7 @@ class Dose:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Dose | None:
         if visit.source.modality != "CT":
             return None
         ratio, peak, joined = (float(v) for v in rng.uniform((1.1, 0.3, 0.2), (2.2, 0.6, 0.8)))
@@ -215,7 +215,7 @@ class MrNoise:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> MrNoise | None:
         if visit.source.modality != "MR":
             return None
         bright = float(np.percentile(visit.source.array[:: max(1, len(visit.source.array) // 16)], 95))
@@ -245,7 +245,7 @@ class CountNoise:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "scanner"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> CountNoise | None:
         if visit.source.modality != "PT":
             return None
         return cls(float(rng.uniform(0.03, 0.2)), float(rng.uniform(4.0, 7.0)), int(rng.integers(2**53)))

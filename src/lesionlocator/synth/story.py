@@ -18,6 +18,8 @@ STAGES: tuple[Stage, ...] = ("lesion", "patient", "scanner")
 SAME = "same"
 """The lesion that nothing happens to, among the changes that are drawn for lesions."""
 
+MERGE, APPEARING = "merge", ("appear", "graft")
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -109,7 +111,9 @@ class StorySettings:
     lesion_weights: Mapping[str, float] = field(default_factory=_lesion_weights)
     """How often each change happens to a lesion, against the others; `same` is no change."""
     appearing: float = 0.4
-    """How many lesions appear at a visit, on average. Before the source these are the ones that vanish."""
+    """How many lesions appear at a visit, on average; more where there are so many lesions that more would vanish.
+
+    Before the source these are the ones that vanish, and the scan without them is the untouched one."""
     patient_chances: Mapping[str, float] = field(default_factory=_patient_chances)
     """How likely each change of the patient is at a visit."""
     scanner_chances: Mapping[str, float] = field(default_factory=_scanner_chances)
@@ -136,10 +140,9 @@ class Drawing:
         return tuple(drawn), changed
 
     def _of_lesions(self, rng: np.random.Generator, visit: Visit) -> tuple[tuple[Change, ...], Changed]:
-        weights = {
-            name: weight for name, weight in self.settings.lesion_weights.items() if name in CHANGES or name == SAME
-        }
-        names, shares = list(weights), np.array(list(weights.values())) / sum(weights.values())
+        names = list(self.settings.lesion_weights)
+        shares = np.array([self.settings.lesion_weights[name] for name in names])
+        shares = shares / shares.sum()
         drawn: list[Change] = []
         changed = Changed.kept(visit, visit)
         free = [name for name, mask in visit.lesions.items() if not mask.is_empty]
@@ -147,11 +150,16 @@ class Drawing:
             lesion_id, name = free.pop(0), names[int(rng.choice(len(names), p=shares))]
             if name == SAME:
                 continue
-            changed = _tried(rng, name, changed, (lesion_id, *free), drawn)
-            # A partner of a merge has had its change.
-            free = [other for other in free if changed.fates[other] == (other,)]
-        for _ in range(int(rng.poisson(self.settings.appearing)) if "appear" in CHANGES else 0):
-            changed = _tried(rng, "appear", changed, (), drawn)
+            among = (lesion_id, *free) if name == MERGE else (lesion_id,)
+            before = len(drawn)
+            changed = _tried(rng, name, changed, among, drawn)
+            # Both partners of a merge have had their change.
+            taken = {part for change in drawn[before:] for part in getattr(change, "lesion_ids", ())}
+            free = [other for other in free if other not in taken]
+        filled = len(visit.lesions) * dict(zip(names, shares, strict=True)).get("vanish", 0.0)
+        for _ in range(int(rng.poisson(max(self.settings.appearing, 1.2 * filled)))):
+            name = APPEARING[int(rng.integers(len(APPEARING)))]
+            changed = _tried(rng, name, changed, (), drawn)
         return tuple(drawn), changed
 
 
