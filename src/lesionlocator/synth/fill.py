@@ -9,7 +9,7 @@ from jaxtyping import Int
 from scipy import ndimage
 
 from lesionlocator.geometry import Geometry
-from lesionlocator.synth.region import Noise, Region, Voxels, Where, narrow
+from lesionlocator.synth.region import Region, Voxels, Where, narrow
 from lesionlocator.volume import Volume
 
 _TRIES = 400
@@ -45,8 +45,8 @@ def tissue_over(region: Region, where: Where, avoid: Where, rng: np.random.Gener
     if shift is None:
         return _continued(region, where, rim, rng)
     cloned_structure, cloned_fine = _shifted(noise.structure, shift), _shifted(noise.fine, shift)
-    membrane = _membrane(noise.structure - cloned_structure, where, rim, region.geometry)
-    return _blended(noise, where, region.geometry, cloned_structure + membrane, cloned_fine)
+    membrane = _membrane(region.array - _shifted(region.array, shift), where, rim, region.geometry)
+    return _blended(region, where, cloned_structure + membrane, cloned_fine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +121,18 @@ def _continued(region: Region, where: Where, rim: Where, rng: np.random.Generato
     noise = region.noise
     if not rim.any():
         return region.array
-    level = _membrane(noise.structure, where, rim, region.geometry)
+    level = _membrane(region.array, where, rim, region.geometry)
     drawn = noise.grain(rng) * float(np.median(noise.spread[rim]))
-    return _blended(noise, where, region.geometry, level, drawn)
+    return _blended(region, where, level, drawn)
 
 
-def _blended(noise: Noise, where: Where, geometry: Geometry, structure: Voxels, fine: Voxels) -> Voxels:
+def _blended(region: Region, where: Where, structure: Voxels, fine: Voxels) -> Voxels:
     """Structure blended over the seam; of the noise the power is blended, which leaves no quiet seam."""
-    share = ndimage.gaussian_filter(where.astype(np.float32), narrow(geometry, _SEAM_VOXELS), truncate=3.0)
+    noise = region.noise
+    share = ndimage.gaussian_filter(where.astype(np.float32), narrow(region.geometry, _SEAM_VOXELS), truncate=3.0)
     share[share < 0.01] = 0
     return np.where(
         share > 0,
         share * structure + (1 - share) * noise.structure + np.sqrt(share) * fine + np.sqrt(1 - share) * noise.fine,
-        noise.structure + noise.fine,
+        region.array,
     ).astype(np.float32)

@@ -172,27 +172,27 @@ def moved(region: Region, field: SmoothField, rng: np.random.Generator) -> Voxel
 
 
 def carried_outline(
-    mask: Mask, field: SmoothField, region: Region, voxels: int | None = None, free: Where | None = None
+    mask: Mask, field: SmoothField, box: Geometry, voxels: int | None = None, free: Where | None = None
 ) -> tuple[Mask, int]:
     """The lesion's outline after a deformation, and how many voxels the deformation itself gives it.
 
     Args:
         mask: The outline before.
         field: Where what is at a place has come from.
-        region: Covers the outline before and after.
+        box: A part of the lattice that covers the outline before and after.
         voxels: How many the outline shall have: the nearest to the moved border are taken or left. Without it as many
             as the deformation gives.
-        free: Voxels that it may take.
+        free: Voxels of the box that it may take.
     """
-    steps = field.on(region.geometry)
-    depth, origin = _depth(mask, region.geometry)
+    steps = field.on(box)
+    depth, origin = _depth(mask, box)
     index = [
         (np.arange(n, dtype=np.float32) - origin[axis]).reshape([-1 if a == axis else 1 for a in range(3)])
         + steps[axis]
-        for axis, n in enumerate(region.geometry.shape)
+        for axis, n in enumerate(box.shape)
     ]
     near = np.logical_and.reduce([(at > 0) & (at < n - 1) for at, n in zip(index, depth.shape, strict=True)])
-    found = np.full(region.geometry.shape, -np.inf, np.float32)
+    found = np.full(box.shape, -np.inf, np.float32)
     at = np.stack([part[near] for part in index])
     found[near] = ndimage.map_coordinates(depth, at, order=1, mode="nearest", prefilter=False)
     if free is not None:
@@ -203,7 +203,7 @@ def carried_outline(
     outline = np.zeros(found.size, bool)
     outline[order] = True
     outline &= np.isfinite(found.ravel())
-    return Mask.from_array(outline.reshape(found.shape), region.geometry), given
+    return Mask.from_array(outline.reshape(found.shape), box), given
 
 
 def _depth(mask: Mask, geometry: Geometry) -> tuple[Voxels, Int[np.ndarray, "3"]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lesionlocator.errors import Refused
-from lesionlocator.geometry import Geometry, index3
+from lesionlocator.geometry import Geometry, Index3, index3
+from lesionlocator.synth.fill import with_halo
 from lesionlocator.synth.lattice import along, average_matrix, smooth_noise
 from lesionlocator.synth.lesion.choice import lesion_of, radius_mm, suitable
-from lesionlocator.synth.region import Noise, Region, Voxels, Where, narrow
+from lesionlocator.synth.region import Region, Voxels, Where, narrow
 from lesionlocator.synth.shapes import Shape, occupancy
 from lesionlocator.synth.visit import Changed, Visit
 from lesionlocator.volume import Mask
@@ -29,6 +30,8 @@ _KINDS = {
     "necrotic": 0.1,
     "calcified": 0.06,
 }
+_MARGIN = 3
+"""Voxels around a copied lesion that come along, as far as its border is blurred."""
 _REACH = 1.9
 """Radii within which a shape lies."""
 _AIR_HU, _LUNG_HU, _BONE_HU = -950.0, -500.0, 250.0
@@ -58,7 +61,7 @@ class Appear:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Appear | None:
         """With 2 to 20 mm of radius, where tissue is even enough for it; None where nothing suits."""
         for _ in range(4):
             radius = float(np.exp(rng.uniform(np.log(2.0), np.log(20.0))))
@@ -99,7 +102,7 @@ class Appear:
         waves = smooth_noise(rng, mask.shape, cells) * np.float32(self.texture)
         inside = np.float32(self.level) + core * np.float32(self.core_level - self.level) + waves
         inside += _own_noise(region, rng)
-        array = _laid_in(region.noise, _seen(whole, region.geometry, self.blur_voxels), inside)
+        array = _laid_in(region, _seen(whole, region.geometry, self.blur_voxels), inside)
         return _with_new(region, array, mask)
 
 
@@ -115,12 +118,12 @@ class Graft:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Graft | None:
         """To a place whose tissue is like that around the lesion itself."""
         for name in rng.permutation(list(suitable(visit, lesion_ids, 8))):
             mask = visit.lesions[str(name)]
             place = draw_place(rng, visit, radius_mm(mask), like=str(name))
-            if place is not None:
+            if place is not None and _box_at(visit, _with_margin(mask), place[0]) is not None:
                 a, b, c = (round(float(v), 2) for v in place[0])
                 x, y, z = (bool(v) for v in rng.random(3) < 0.5)
                 return cls(str(name), (a, b, c), (x, y, z))
@@ -129,30 +132,41 @@ class Graft:
     def apply(self, visit: Visit) -> Changed:
         """The visit with one more lesion, under a new id."""
         mask = lesion_of(visit, self.from_lesion_id)
-        margin = 3
-        start = np.array(mask.geometry.offset_in(visit.geometry)) - margin
-        donor = Region.around(
-            visit, visit.geometry.crop(index3(start), index3(start + np.array(mask.array.shape) + 2 * margin))
-        )
-        where = donor.where(self.from_lesion_id)
+        start = np.array(mask.geometry.offset_in(visit.geometry)) - _MARGIN
+        shape = _with_margin(mask)
+        donor = Region.around(visit, visit.geometry.crop(index3(start), index3(start + np.array(shape))))
+        where = np.zeros(shape, bool)
+        where[(slice(_MARGIN, -_MARGIN),) * 3] = mask.array
         flips = tuple(axis for axis in range(3) if self.mirrored[axis])
-        middle = visit.geometry.world_to_index(np.array([self.to_mm]))[0]
-        first = index3(np.rint(middle - np.array(where.shape) / 2))
-        last = index3(np.array(first) + np.array(where.shape))
-        if visit.geometry.clip(first, last) != (first, last):
-            raise Refused(
-                found="a copy that would reach beyond the scan", needed="room for it", do="draw another place"
-            )
+        box = _box_at(visit, shape, np.array(self.to_mm))
+        if box is None or donor.geometry.shape != shape:
+            raise Refused(found="a copy that reaches beyond the scan", needed="room for it", do="draw another place")
+        first, last = box
         region = Region.around(visit, visit.geometry.crop(first, last), 15.0)
         at = tuple(slice(a - b, a - b + n) for a, b, n in zip(first, region.start, where.shape, strict=True))
         whole, inside = np.zeros(region.array.shape, np.float32), region.array.copy()
-        whole[at] = np.flip(where, flips)
+        new = np.zeros(region.array.shape, bool)
+        new[at] = np.flip(where, flips)
+        # The blur of its border comes along with the lesion.
+        whole[at] = np.flip(with_halo(where, visit.volume, donor.geometry), flips)
         inside[at] = np.flip(donor.array, flips)
-        array = _laid_in(region.noise, _seen(whole, region.geometry, 0.6), inside)
-        new = (whole > 0.5) & ~region.others()
+        array = _laid_in(region, _seen(whole, region.geometry, 0.6), inside)
+        new &= ~region.others()
         if not new.any():
             raise Refused(found="a copy onto another lesion", needed="a free place", do="draw another place")
         return _with_new(region, array, new)
+
+
+def _with_margin(mask: Mask) -> Index3:
+    return index3(np.array(mask.array.shape) + 2 * _MARGIN)
+
+
+def _box_at(visit: Visit, shape: Index3, at_mm: Float[np.ndarray, "3"]) -> tuple[Index3, Index3] | None:
+    """The voxels of a box around a place; None where they reach beyond the scan."""
+    middle = visit.geometry.world_to_index(at_mm[None])[0]
+    first = index3(np.rint(middle - (np.array(shape) - 1) / 2))
+    last = index3(np.array(first) + np.array(shape))
+    return (first, last) if visit.geometry.clip(first, last) == (first, last) else None
 
 
 def draw_place(
@@ -260,7 +274,7 @@ def _painted(geometry: Geometry, lesion: Appear, shape: Shape) -> tuple[Voxels, 
         for n, at, spacing in zip(geometry.shape, middle, geometry.spacing_mm, strict=True)
     ]
     level, core = shape.levels((axes[0], axes[1], axes[2]))
-    means = [average_matrix(n * _FINE, n, _FINE) for n in geometry.shape]
+    means = [average_matrix(n * _FINE, n, float(_FINE)) for n in geometry.shape]
     fine = float(lesion.radius_mm / geometry.spacing_mm.min() * _FINE)
     whole = along(occupancy(level, fine), means)
     inner = np.zeros_like(whole) if core is None else along(occupancy(core, fine), means)
@@ -282,17 +296,16 @@ def _own_noise(region: Region, rng: np.random.Generator) -> Voxels:
     return fine
 
 
-def _laid_in(noise: Noise, share: Voxels, inside: Voxels) -> Voxels:
+def _laid_in(region: Region, share: Voxels, inside: Voxels) -> Voxels:
     """Lesion over tissue, each with its own noise, whose power is blended: no border is quieter than both sides."""
+    noise = region.noise
     inner = ndimage.gaussian_filter(inside, 1.0, truncate=3.0)
     fine = inside - inner
     laid = (1 - share) * noise.structure + share * inner + np.sqrt(1 - share) * noise.fine + np.sqrt(share) * fine
-    return np.where(share > 0, laid, noise.structure + noise.fine).astype(np.float32)
+    return np.where(share > 0, laid, region.array).astype(np.float32)
 
 
 def _with_new(region: Region, array: Voxels, mask: Where) -> Changed:
     visit = region.visit
-    # What is not lesion keeps its bits: structure and noise add up to it only to a rounding error.
-    array = np.where(np.abs(array - region.array) > 1e-3, array, region.array)
     new = region.with_voxels(array, {visit.new_lesion_id(): Mask.from_array(mask, region.geometry)})
     return Changed.kept(visit, new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import ndimage
@@ -45,7 +45,7 @@ class Split:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Split | None:
         """Across the lesion's long axis, tilted a little, near its middle."""
         for name in rng.permutation(list(suitable(visit, lesion_ids, 40))):
             mask = visit.lesions[str(name)]
@@ -99,7 +99,7 @@ class Merge:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Merge | None:
         """Two lesions that are near each other for their size, with no bone between them; None where none are."""
         names = suitable(visit, lesion_ids, 8)
         pairs = [(a, b) for a, b in combinations(names, 2) if _near(visit, a, b)]
@@ -122,7 +122,7 @@ class Merge:
             lowest = min(levels(visit, name)[1] for name in self.lesion_ids)
             bridge &= (region.noise.structure > lowest - 150) & (region.noise.structure < _BONE_HU)
         whole = _in_one(bridge | wheres[0] | wheres[1])
-        array = _bridged(region, wheres, whole, share)
+        array = _bridged(region, wheres, whole, share, np.random.default_rng(self.seed))
         lesions = {name: mask for name, mask in visit.lesions.items() if name not in self.lesion_ids}
         lesions[keeper] = Mask.from_array(whole, region.geometry)
         fates = {name: (keeper,) if name in self.lesion_ids else (name,) for name in visit.lesions}
@@ -216,17 +216,17 @@ def _in_one(whole: Where) -> Where:
     return np.asarray(labels == 1 + int(np.argmax(sizes)))
 
 
-def _bridged(region: Region, wheres: list[Where], whole: Where, share: Voxels) -> Voxels:
-    """Lesion tissue where the bridge is: the lesions' own levels, from one to the other; the noise stays."""
+def _bridged(region: Region, wheres: list[Where], whole: Where, share: Voxels, rng: np.random.Generator) -> Voxels:
+    """Lesion tissue where the bridge is: the lesions' own levels, from one to the other, and the scan's noise."""
     noise = region.noise
-    levels = [float(np.median(noise.structure[where])) for where in wheres]
-    level = levels[0] * (1 - share) + levels[1] * share
-    ripple = ndimage.gaussian_filter(noise.fine, narrow(region.geometry, 1.5)) * 2
-    soft = ndimage.gaussian_filter(whole.astype(np.float32), narrow(region.geometry, 0.7), truncate=3.0)
-    before = ndimage.gaussian_filter(
-        (wheres[0] | wheres[1]).astype(np.float32), narrow(region.geometry, 0.7), truncate=3.0
-    )
-    new = np.clip(soft - before, 0, 1)
+    sigma = narrow(region.geometry, 0.6)
+    levels_in = [float(np.median(region.array[where])) for where in wheres]
+    level = levels_in[0] * (1 - share) + levels_in[1] * share
+    calm = min(float(np.median(noise.spread[where])) for where in wheres)
+    grain = noise.grain(rng) * calm
+    tissue = level + grain + 2 * ndimage.gaussian_filter(grain, narrow(region.geometry, 1.5))
+    soft = ndimage.gaussian_filter(whole.astype(np.float32), sigma, truncate=3.0)
+    before = ndimage.gaussian_filter((wheres[0] | wheres[1]).astype(np.float32), sigma, truncate=3.0)
+    new = np.clip((soft - before) / np.maximum(1 - before, 0.05), 0, 1)
     new[new < 0.01] = 0
-    wanted = (level + ripple - noise.structure) * np.clip(new / np.maximum(1 - before, 0.05), 0, 1)
-    return np.where(new > 0, region.array + wanted, region.array).astype(np.float32)
+    return np.where(new > 0, (1 - new) * region.array + new * tissue, region.array).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import ndimage
@@ -33,7 +33,7 @@ class Necrosis:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Necrosis | None:
         """In lesions of at least 60 voxels; to between 0 and 25 HU, and always darker than the lesion."""
         for name in rng.permutation(list(suitable(visit, lesion_ids, 60))):
             inside, around = levels(visit, str(name))
@@ -52,9 +52,9 @@ class Necrosis:
         region = Region.around(visit, mask.geometry, 12.0)
         where = region.where(self.lesion_id)
         core = _deepest(region, where, self)
-        soft = ndimage.gaussian_filter(core.astype(np.float32), narrow(region.geometry, 0.8), truncate=3.0)
+        soft = ndimage.gaussian_filter(core.astype(np.float32), narrow(region.geometry, 0.6), truncate=3.0)
         soft[soft < 0.01] = 0
-        smooth = _mean_in(region.noise.structure, where, region, 1.5)
+        smooth = _mean_in(region.array, where, region, 1.5)
         return _with(region, region.array + np.where(soft > 0, soft * (self.level - smooth), 0))
 
 
@@ -73,7 +73,7 @@ class RimChange:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> RimChange | None:
         """By 15 to 60 HU; in MR and PET by up to half of what the lesion stands out by."""
         for name in rng.permutation(list(suitable(visit, lesion_ids, 30))):
             inside, around = levels(visit, str(name))
@@ -91,6 +91,7 @@ class RimChange:
         region = Region.around(visit, mask.geometry, 8.0)
         where = region.where(self.lesion_id)
         depth = ndimage.distance_transform_edt(where, sampling=region.geometry.spacing_mm)
+        depth = np.maximum(depth - float(region.geometry.spacing_mm.min()), 0)
         rim = np.where(where, np.exp(-((depth / self.rim_mm) ** 2)), 0).astype(np.float32)
         soft = ndimage.gaussian_filter(rim, narrow(region.geometry, 0.7), truncate=3.0)
         soft[(soft < 0.01) | ~ndimage.binary_dilation(where)] = 0
@@ -110,7 +111,7 @@ class UptakeChange:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> UptakeChange | None:
         """0.3 to 3 times, in PET only, for a lesion that stands out."""
         if visit.source.modality != "PT":
             return None

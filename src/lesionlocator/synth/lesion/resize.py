@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -68,15 +68,15 @@ class _Resize:
         maps = self.maps(visit, mask)
         region = Region.around(visit, maps.back.grid)
         free = ~region.others(self.lesion_id)
-        outline, given = carried_outline(mask, maps.back, region, wanted, free)
+        outline, given = carried_outline(mask, maps.back, region.geometry, wanted, free)
         for _ in range(2):
             if not self._missed(mask, wanted, given) or not isinstance(maps, Flow):
                 break
             maps = maps.slower(float(np.clip(np.log(self.factor) / np.log(given / mask.voxels), 0.7, 1.4)))
-            outline, given = carried_outline(mask, maps.back, region, wanted, free)
+            outline, given = carried_outline(mask, maps.back, region.geometry, wanted, free)
         array = self._voxels(region, maps)
         lesions = {
-            name: carried_outline(other, maps.back, region)[0]
+            name: carried_outline(other, maps.back, _widened(other.geometry, maps, visit.geometry))[0]
             for name, other in visit.lesions.items()
             if name != self.lesion_id and _inside(other, region)
         }
@@ -119,7 +119,7 @@ class Grow(_Resize):
     name: ClassVar[str] = "grow"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Grow | None:
         """To between 1.1 and 8 times its volume, smaller factors more often; as far as there is room."""
         for lesion_id in rng.permutation(list(suitable(visit, lesion_ids))):
             most = min(8.0, room(visit, str(lesion_id)))
@@ -137,7 +137,7 @@ class Shrink(_Resize):
     name: ClassVar[str] = "shrink"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Shrink | None:
         """To between 0.05 and 0.9 of its volume, but to not less than two voxels."""
         for lesion_id in rng.permutation(list(suitable(visit, lesion_ids, 4))):
             least = max(0.05, 2.0 / visit.lesions[str(lesion_id)].voxels)
@@ -244,6 +244,12 @@ def _main_axes(mask: Mask) -> np.ndarray:
 def _inside(mask: Mask, region: Region) -> bool:
     """Whether a lesion lies in the region, or at least partly; those that reach beyond it do not move at its edge."""
     return region.shows(mask) and not mask.is_empty
+
+
+def _widened(box: Geometry, maps: Flow | MapPair, scan: Geometry) -> Geometry:
+    """A lesion's box and as much around it as anything moves."""
+    furthest_mm = float(np.abs(maps.back.steps).max()) * float(maps.back.grid.spacing_mm.max())
+    return scan.crop(*scan.around(box.corners_mm, furthest_mm + 2 * float(scan.spacing_mm.max())))
 
 
 def _published(scan: Geometry, mask: Mask, factor: float) -> MapPair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Vanish:
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Self | None:
+    def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Vanish | None:
         """Most of the small lesions are replaced as they are; others shrink to between 6 and 20 % first."""
         for name in rng.permutation(list(suitable(visit, lesion_ids))):
             mask = visit.lesions[str(name)]
