@@ -24,7 +24,7 @@ demo: $(VENV)/.base
 	@$(BIN)/lesionlocator demo
 
 test: lint
-	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal
+	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal $(TESTS)
 
 # The tests again with the oldest packages that pyproject.toml allows, in an environment of its own. The wheel has been
 # tried already; that old packages deprecate each other is not our concern.

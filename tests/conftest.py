@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import shutil
 from pathlib import Path
 
 # Before numpy, SimpleITK and matplotlib are imported: two workers on two cores should not start four threads each.
@@ -24,6 +25,28 @@ settings.register_profile(
 # `pytest --hypothesis-profile=explore` looks for new counterexamples.
 settings.register_profile("explore", parent=settings.get_profile("house"), derandomize=False, max_examples=1000)
 settings.load_profile("house")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-servers",
+        action="store_true",
+        help="fail, instead of skipping, where a server or checker of Debian is not installed",
+    )
+
+
+@pytest.fixture(scope="session")
+def debian_program(request):
+    """Where a program of Debian is; the test is skipped where it is not installed, unless it has to be there."""
+
+    def find(name: str, package: str) -> str:
+        found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+        if found is None:
+            reason = f"needs {name}: `apt-get install {package}`"
+            (pytest.fail if request.config.getoption("--require-servers") else pytest.skip)(reason)
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -60,11 +60,17 @@ def highdicom() -> Any:
     return library
 
 
-def stamp(made: Any, moment: tuple[str, str]) -> None:
-    """The time of the run instead of that of the export: the same run gives the same object."""
+def stamp(made: Any, scene: Scene) -> None:
+    """The time of the run, and UIDs that the run determines, where the library takes its own: bytes stay the same."""
+    day, time = scene.moment
     for name in ("ContentDate", "InstanceCreationDate", "SeriesDate"):
         if name in made:
-            setattr(made, name, moment[0])
+            setattr(made, name, day)
     for name in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
         if name in made:
-            setattr(made, name, moment[1])
+            setattr(made, name, time)
+    for item in made.get("ContributingEquipmentSequence") or ():
+        item.ContributionDateTime = day + time
+    for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in made.get(sequence) or ():
+            item.DimensionOrganizationUID = scene.uid("dimensions", str(made.SOPInstanceUID))

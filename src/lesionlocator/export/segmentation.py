@@ -38,7 +38,7 @@ def make_segmentation(scene: Scene, kind: Kind = "BINARY") -> tuple[Any, tuple[s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # About odd values in the source's own header, which are not ours to mend.
         made = _segmentation(scene, list(masks), (first, last), voxels, kind)
-    stamp(made, scene.moment)
+    stamp(made, scene)
     return made, told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,9 @@ from typing import Any
 from lesionlocator.errors import Refused
 from lesionlocator.export.identity import derived_uid
 from lesionlocator.export.outcome import Outcome, Visit
+from lesionlocator.formats.dicom import split_selector
 from lesionlocator.formats.dicom_series import Series
+from lesionlocator.formats.dicom_web import is_address
 from lesionlocator.formats.lattice import on_lattice, same_voxels
 from lesionlocator.formats.scans import series_of
 from lesionlocator.geometry import Geometry
@@ -77,7 +80,27 @@ class Source:
 def find_sources(outcome: Outcome, named: Sequence[Path]) -> Mapping[str, Source | Refused]:
     """The series of each scan: from the folders named, else from where the run read it; or why there is none."""
     offered = [series for path in named for series in series_of(path) if not series.flaw]
-    return {visit.scan: _source_of(visit, offered, bool(named), len(outcome.visits)) for visit in outcome.visits}
+    found = {visit.scan: _source_of(visit, offered, bool(named), len(outcome.visits)) for visit in outcome.visits}
+    uses = Counter(source.series.uid for source in found.values() if isinstance(source, Source))
+    return {
+        scan: _shared(scan, source)
+        if isinstance(source, Source) and uses[source.series.uid] > 1 and not _is_called(scan, source.series)
+        else source
+        for scan, source in found.items()
+    }
+
+
+def _shared(scan: str, source: Source) -> Refused:
+    """Two visits on one grid do not make one series the scan of both."""
+    return Refused(
+        found=f"one series for {scan} and for another visit ({source.series.describe()})",
+        needed="the series of each visit",
+        do="name the folders of all of them with --source",
+    )
+
+
+def _is_called(scan: str, series: Series) -> bool:
+    return scan in {series.uid, series.first.path.parent.name, series.description}
 
 
 def _source_of(visit: Visit, offered: Sequence[Series], is_named: bool, visits: int) -> Source | Refused:
@@ -86,7 +109,7 @@ def _source_of(visit: Visit, offered: Sequence[Series], is_named: bool, visits: 
     except Refused as refused:
         return refused
     fitting = [one for one in series if _fits(visit, one, alone=len(series) == 1 and visits == 1)]
-    called = [one for one in fitting if visit.scan in {one.uid, one.first.path.parent.name, one.description}]
+    called = [one for one in fitting if _is_called(visit.scan, one)]
     if len(called) == 1:
         fitting = called
     if len(fitting) == 1:
@@ -101,13 +124,13 @@ def _source_of(visit: Visit, offered: Sequence[Series], is_named: bool, visits: 
 
 def _fits(visit: Visit, series: Series, *, alone: bool) -> bool:
     if visit.geometry is None:
-        return alone or visit.scan in {series.uid, series.first.path.parent.name, series.description}
+        return alone or _is_called(visit.scan, series)
     return same_voxels(visit.geometry, series.stack.geometry)
 
 
 def _where_it_was(visit: Visit) -> Sequence[Series]:
     path = Path(visit.path)
-    if not visit.path or not path.exists():
+    if not visit.path or not (is_address(path) or split_selector(path)[0].exists()):
         raise Refused(
             found=f"no DICOM series for the scan {visit.scan} ({visit.path or 'no path'} is not there)",
             needed="the series that it was made from",

@@ -41,7 +41,7 @@ def make_report(scene: Scene, segmentation: Any | None) -> Any:
             is_complete=True,
             series_description="Lesion measurements",
         )
-    stamp(made, scene.moment)
+    stamp(made, scene)
     return made
 
 
@@ -77,7 +77,12 @@ def _groups(scene: Scene, segmentation: Any | None) -> Iterator[Any]:
             evaluation = highdicom().sr.QualitativeEvaluation(*status_evaluation(row.status.value))
             yield highdicom().sr.MeasurementsAndQualitativeEvaluations(**said, qualitative_evaluations=[evaluation])
             continue
-        segment = highdicom().sr.ReferencedSegment.from_segmentation(segmentation, numbers[row.lesion_id])
+        segment = highdicom().sr.ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=numbers[row.lesion_id],
+            source_series=highdicom().sr.SourceSeriesForSegmentation(scene.source.series.uid),
+        )
         yield highdicom().sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             **said, referenced_segment=segment, algorithm_id=_algorithm(scene), measurements=list(_measurements(row))
         )

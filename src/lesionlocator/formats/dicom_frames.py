@@ -87,7 +87,7 @@ def _flat(header: Any, shared: Any, own: Any) -> Any:
         if name in header:
             flat[name] = header[name]
     for group, names in _GROUPS.items():
-        found = _group(group, own, shared)
+        found = functional_group(group, own, shared)
         if found is not None and not names:
             flat[group] = found
         for name in names:
@@ -98,7 +98,7 @@ def _flat(header: Any, shared: Any, own: Any) -> Any:
     return flat
 
 
-def _group(name: str, own: Any, shared: Any) -> Any | None:
+def functional_group(name: str, own: Any, shared: Any) -> Any | None:
     """A functional group of a frame: its own, else the one that all frames share."""
     return next((item[name] for item in (own, shared) if item is not None and name in item and item[name].value), None)
 

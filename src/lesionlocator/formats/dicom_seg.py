@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from lesionlocator.errors import Refused
 from lesionlocator.formats.dicom_files import class_of
-from lesionlocator.formats.dicom_frames import Slice, read_slices
+from lesionlocator.formats.dicom_frames import Slice, functional_group, read_slices
 from lesionlocator.formats.disk import size_of, unreadable
 from lesionlocator.formats.json_text import as_id
 from lesionlocator.geometry import Geometry
@@ -67,7 +67,9 @@ def read_segmentation(path: Path) -> Segmentation:
             dataset = dcmread(path)
             described = list(dataset.get("SegmentSequence") or ())
             slices = read_slices(path, dataset)
-            numbers = [_segment_number(one) for one in dataset.get("PerFrameFunctionalGroupsSequence") or ()]
+            shared = next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), None)
+            groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+            numbers = [_segment_number(group, shared) for group in groups]
             pixels = np.asarray(pixel_array(dataset)).reshape(len(slices), *slices[0].shape)
             geometry, places = _lattice(slices)
             inside = _inside(dataset, pixels)
@@ -135,9 +137,10 @@ def _inside(dataset: Any, pixels: np.ndarray) -> np.ndarray:
     return pixels > 0
 
 
-def _segment_number(group: Any) -> int | None:
-    item = next(iter(group.get("SegmentIdentificationSequence") or ()), None)
-    return None if item is None else int(item.ReferencedSegmentNumber)
+def _segment_number(own: Any, shared: Any) -> int | None:
+    """The segment that a frame belongs to; it may be said once for all frames. None in a label map."""
+    item = functional_group("SegmentIdentificationSequence", own, shared)
+    return None if item is None else int(item.value[0].ReferencedSegmentNumber)
 
 
 def _lattice(slices: Sequence[Slice]) -> tuple[Geometry, list[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from lesionlocator.errors import Refused
+from lesionlocator.formats.disk import ScratchFolder
 
 _KEPT = 64
 """How many fetched series are kept on this disk while the program runs."""
@@ -65,13 +65,10 @@ def parse_address(path: Path | str) -> WebAddress:
     text = re.sub(r"^(https?):/+", r"\1://", path.as_posix() if isinstance(path, Path) else path)
     found = _ADDRESS.fullmatch(text)
     if found is None or "@" in found["service"]:
-        secret = found is not None
         raise Refused(
-            found="an address with a password in it" if secret else f"the address {text}",
+            found=f"the address {text}" if found is None else "an address with a name or password in it",
             needed="SERVICE/studies/STUDY/series/SERIES, or a part of it from the left",
-            do="put the password into your .netrc file, where it is not written into results"
-            if secret
-            else "correct it",
+            do="correct it; names and passwords belong into your .netrc file, where no result can show them",
         )
     query = tuple(parse_qsl(found["query"] or ""))
     unknown = [name for name, _ in query if name not in _FILTERS]
@@ -103,7 +100,7 @@ def fetch(path: Path) -> Path:
     address = parse_address(path)
     if not address.series:
         address = _only(find_web_series(address), address)
-    return Path(_fetched(address).name)
+    return _fetched(address).path
 
 
 def store_files(address: str, files: Sequence[Path]) -> None:
@@ -165,10 +162,10 @@ def _only(found: Sequence[WebSeries], address: WebAddress) -> WebAddress:
 
 
 @lru_cache(maxsize=_KEPT)
-def _fetched(address: WebAddress) -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory(prefix="lesionlocator-")
+def _fetched(address: WebAddress) -> ScratchFolder:
+    folder = ScratchFolder()
     client = _client(address.service)
-    received = _asked(address, lambda: _save(client.iter_series(address.study, address.series), Path(folder.name)))
+    received = _asked(address, lambda: _save(client.iter_series(address.study, address.series), folder.path))
     if not received:
         raise Refused(found=f"no image at {address}", needed="a series with images", do="check the address")
     return folder

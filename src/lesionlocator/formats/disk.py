@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +71,14 @@ def whole(path: Path, ending: str = ".partial") -> Generator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+class ScratchFolder:
+    """A folder of this program's own, removed when nobody holds it any more, at the latest when the program ends."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="lesionlocator-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import zipfile
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from lesionlocator.errors import Refused
 from lesionlocator.formats.dicom import SELECTOR, split_selector
 from lesionlocator.formats.dicom_web import fetch, is_address
-from lesionlocator.formats.disk import DEFLATE_LIMIT, size_of, unreadable
+from lesionlocator.formats.disk import DEFLATE_LIMIT, ScratchFolder, size_of, unreadable
 
 _KEPT = 64
 """How many unpacked archives are kept on this disk while the program runs."""
@@ -27,7 +26,7 @@ def local(path: Path) -> Path:
     if not is_archive(archive):
         return path
     state = archive.stat()
-    folder = Path(_unpacked(archive, state.st_mtime_ns, state.st_size).name)
+    folder = _unpacked(archive, state.st_mtime_ns, state.st_size).path
     return folder if selector is None else folder.with_name(f"{folder.name}{SELECTOR}{selector}")
 
 
@@ -37,15 +36,15 @@ def is_archive(path: Path) -> bool:
 
 
 @lru_cache(maxsize=_KEPT)
-def _unpacked(path: Path, changed_ns: int, size: int) -> tempfile.TemporaryDirectory[str]:  # noqa: ARG001
+def _unpacked(path: Path, changed_ns: int, size: int) -> ScratchFolder:  # noqa: ARG001
     size_of(path)
-    folder = tempfile.TemporaryDirectory(prefix="lesionlocator-")
+    folder = ScratchFolder()
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
-            _refuse_swollen(path, members, Path(folder.name))
+            _refuse_swollen(path, members, folder.path)
             for number, member in enumerate(members, start=1):
-                with archive.open(member) as packed, (Path(folder.name) / _name(number, member)).open("wb") as out:
+                with archive.open(member) as packed, (folder.path / _name(number, member)).open("wb") as out:
                     shutil.copyfileobj(packed, out, 1 << 20)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as bad:
         raise unreadable(path, bad) from bad
