@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,11 @@ def item_seed(seed: int, name: str) -> int:
 
 def versions() -> dict[str, str]:
     """The packages and the kind of processor on which bytes depend."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         **{name: metadata.version(name) for name in _LIBRARIES},
