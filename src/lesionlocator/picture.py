@@ -156,7 +156,7 @@ def _panel(scene: _Scene) -> _Panel:
     points = np.concatenate([mask.points_mm for mask in masks])
     at_mm = masks[0].centroid_mm.copy() if len(masks) == 1 else (points.min(axis=0) + points.max(axis=0)) / 2
     at_mm[2] = diameters.long_ends[:, 2].mean()
-    plane = _plane(at_mm, scene.field_mm)
+    plane = axial_plane(at_mm, scene.field_mm)
     image, window = _shown(scene.volume, plane, masks[0])
     known = [
         mask for (index, name), mask in scene.truth.items() if (index, name) in scene.track and index == scene.index
@@ -169,8 +169,8 @@ def _panel(scene: _Scene) -> _Panel:
         volume_ml=volume_ml,
         image=image,
         window=window,
-        outlines=tuple(_on_plane(mask, plane) for mask in masks),
-        truth=tuple(_on_plane(mask, plane) for mask in known),
+        outlines=tuple(on_plane(mask, plane) for mask in masks),
+        truth=tuple(on_plane(mask, plane) for mask in known),
         long_axis=(diameters.long_ends - at_mm)[:, :2],
     )
 
@@ -188,7 +188,7 @@ def _panel_without(scene: _Scene) -> _Panel:
     at_mm = _likely_place(scene, ended)
     if ended.status is Status.OUTSIDE or at_mm is None or not scene.volume.geometry.contains(at_mm[None])[0]:
         return _Panel(size, ended.reason, volume_ml=gone_ml)
-    image, window = _shown(scene.volume, _plane(at_mm, scene.field_mm), None)
+    image, window = _shown(scene.volume, axial_plane(at_mm, scene.field_mm), None)
     return _Panel(size, volume_ml=gone_ml, image=image, window=window)
 
 
@@ -230,17 +230,17 @@ def _marks(case: Case, tracks: Sequence[Sequence[Place]], index: int) -> Iterato
                 yield row, lesion.mask
 
 
-def _plane(at_mm: Float[np.ndarray, "3"], field_mm: float) -> Geometry:
+def axial_plane(at_mm: Float[np.ndarray, "3"], field_mm: float, pixels: int = _PIXELS) -> Geometry:
     """An axial square, its rows from front to back and its columns from the patient's right to the left."""
-    step = field_mm / _PIXELS
+    step = field_mm / pixels
     affine = np.zeros((4, 4))
     affine[[2, 1, 0], [0, 1, 2]] = 0.5, step, step
     affine[3, 3] = 1.0
-    affine[:3, 3] = at_mm - np.array([1.0, 1.0, 0.0]) * step * (_PIXELS - 1) / 2
-    return Geometry((1, _PIXELS, _PIXELS), affine)
+    affine[:3, 3] = at_mm - np.array([1.0, 1.0, 0.0]) * step * (pixels - 1) / 2
+    return Geometry((1, pixels, pixels), affine)
 
 
-def _on_plane(mask: Mask, plane: Geometry) -> Image:
+def on_plane(mask: Mask, plane: Geometry) -> Image:
     """How much of each point of the plane is in the mask; its half is the outline, rounded by a third of a voxel."""
     d, h, w = mask.geometry.shape
     padded = mask.geometry.crop((-1, -1, -1), (d + 1, h + 1, w + 1))
@@ -252,7 +252,7 @@ def _on_plane(mask: Mask, plane: Geometry) -> Image:
 def _shown(volume: Volume, plane: Geometry, mask: Mask | None) -> tuple[Image, tuple[float, float]]:
     """The scan on a plane, black beyond its border, and what to show as black and as white."""
     image = resample(volume, plane, outside=-1024.0 if volume.modality == "CT" else 0.0)[0]
-    low, high = _window_of(volume.modality, image, image) if mask is None else _window(volume, mask)
+    low, high = window_of(volume.modality, image, image) if mask is None else _window(volume, mask)
     # PET is read dark on white.
     return (-image, (-high, -low)) if volume.modality == "PT" else (image, (low, high))
 
@@ -261,10 +261,11 @@ def _window(volume: Volume, mask: Mask) -> tuple[float, float]:
     """Darkest and brightest value shown: by what surrounds the lesion in CT, by the values themselves in MR and PET."""
     covered = volume.geometry.clip(*volume.geometry.around(mask.geometry.corners_mm, 15.0))
     around = volume.crop(*covered).array if covered else volume.array
-    return _window_of(volume.modality, around, around)
+    return window_of(volume.modality, around, around)
 
 
-def _window_of(modality: str, shown: Any, around: Any) -> tuple[float, float]:
+def window_of(modality: str, shown: Any, around: Any) -> tuple[float, float]:
+    """Darkest and brightest value: lung or soft tissue in CT, from nought in PET, most of the values in MR."""
     if modality == "CT":
         aerated = float(np.mean((around > -980) & (around < -500)))
         return (-1350.0, 250.0) if aerated > 0.2 else (-160.0, 240.0)

@@ -16,6 +16,7 @@ from lesionlocator.cli.demo import demo
 from lesionlocator.cli.doctor import doctor
 from lesionlocator.cli.export import export
 from lesionlocator.cli.measure import measure
+from lesionlocator.cli.report import report
 from lesionlocator.cli.score import score
 from lesionlocator.cli.segment import segment
 from lesionlocator.cli.series import series
@@ -43,6 +44,7 @@ _COMMANDS = (
     prompts.app,
     models.app,
     batch,
+    report,
     series,
     export,
     synthesize,
