@@ -21,6 +21,7 @@ _CURVE_HU = (-20.0, 20.0, 70.0, 120.0, 220.0, 350.0)
 _BONE_HU = 380.0
 _UNPERFUSED = ("body", "lung", "bone", "fat", "air", "soft tissue", "spinal_cord", "mandible")
 _METAL_HU = 3000.0
+_AIR_HU = -1024.0
 _FAR_FROM_LESIONS_MM = 25.0
 _WAVES = 24
 
@@ -112,7 +113,7 @@ class MetalStreak:
                 streaks = self.streak_hu * _streaks(angle, waves) / (1 + distance / self.reach_mm)
                 planes[index] += np.where(plane > -300, streaks, 0.3 * streaks).astype(np.float32)
                 planes[index][distance**2 + (height_mm / 2) ** 2 <= self.radius_mm**2] = _METAL_HU
-        return with_array(visit, np.maximum(array, float(volume.array.min())))
+        return with_array(visit, np.maximum(array, min(float(volume.array.min()), _AIR_HU)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
-from scipy import fft, ndimage, special
+from scipy import fft, ndimage
 
 from lesionlocator.geometry import Geometry, index3
 from lesionlocator.measure import axial_axis
@@ -286,11 +286,11 @@ def noise_sd(volume: Volume) -> float:
 
 
 def profile(sigma: float) -> Float[np.ndarray, " n"]:
-    """Weights of a Gaussian whose standard deviation is `sigma` voxels, exact where that is less than a voxel too."""
+    """Weights of a Gaussian whose standard deviation is `sigma` voxels, in three voxels where it is narrow."""
+    if sigma < 0.65:
+        return np.array([sigma**2 / 2, 1 - sigma**2, sigma**2 / 2])
     reach = int(np.ceil(4 * sigma)) + 1
-    # Voxels see the mean over their width, which adds a twelfth of a square voxel to the variance.
-    inner = max(np.sqrt(max(sigma**2 - 1 / 12, 0.0)), 1e-3)
-    weights = np.diff(special.ndtr((np.arange(-reach, reach + 2) - 0.5) / inner))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return weights / weights.sum()
 
 
