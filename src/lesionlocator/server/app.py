@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, Header, Request, UploadFile
+from fastapi import APIRouter, FastAPI, Header, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from lesionlocator import __version__
+from lesionlocator.case import Lesion
 from lesionlocator.errors import Refused
 from lesionlocator.formats.json_text import as_id
 from lesionlocator.prompt import Line
@@ -27,12 +30,27 @@ from lesionlocator.server.leave import ARCHIVE
 from lesionlocator.server.reading import Reading
 from lesionlocator.server.room import Room
 from lesionlocator.server.store import Busy, Conflict, Full
-from lesionlocator.server.uploads import receive_upload
+from lesionlocator.server.uploads import Upload, receive_upload
 from lesionlocator.server.wire import mask_bytes, scan_bytes
 
 _PAGE = Path(__file__).parent / "page"
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 Session = Annotated[str, Header(alias="X-Session", max_length=64, pattern=r"^[A-Za-z0-9_-]*$")]
+
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "required": ["files"],
+                }
+            }
+        },
+    }
+}
 
 routes = APIRouter(prefix="/api")
 
@@ -171,8 +189,11 @@ def read_journal(request: Request, case_id: str) -> list[dict[str, Any]]:
 @routes.get("/cases/{case_id}/scans/{scan}/image.nii")
 def read_scan(request: Request, case_id: str, scan: bodies.ScanIndex) -> Response:
     """The voxels of a scan, as NIfTI."""
-    size, pieces = scan_bytes(_room(request).volume(case_id, scan))
+    volume = _room(request).volume(case_id, scan)
+    size, pieces = scan_bytes(volume)
     headers = {"Content-Length": str(size), "Cache-Control": "private, max-age=3600"}
+    # What a viewer cannot tell from voxels: which windows fit, and what the numbers mean.
+    headers |= {"X-Modality": volume.modality, "X-Unit": volume.unit}
     return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
 
@@ -246,10 +267,13 @@ def measure(request: Request, case_id: str, body: bodies.MeasureBody, session: S
 
 @routes.post("/cases/{case_id}/paint")
 def paint(request: Request, case_id: str, body: bodies.StrokeBody, session: Session = "") -> dict[str, Any]:
-    """A stroke of the brush."""
+    """A stroke of the brush; one that adds may begin a new lesion."""
+    place = (body.scan, as_id(body.lesion_id, "the request"))
 
     def change(reading: Reading) -> Reading:
-        lesion = reading.lesion((body.scan, body.lesion_id))
+        reading.refuse_unknown_scan(body.scan)
+        known = reading.case.at(place)
+        lesion = Lesion(body.lesion_id) if known is None and body.adds else reading.lesion(place)
         geometry = reading.case.timepoints[body.scan].geometry
         points = np.array(body.points, float)
         return reading.outlined(body.scan, painted(lesion, geometry, points, radius_mm=body.radius_mm, adds=body.adds))
@@ -332,10 +356,17 @@ def make_demo(request: Request, session: Session = "") -> dict[str, Any]:
     return _room(request).make_demo(session).to_json()
 
 
-@routes.post("/uploads")
-def upload(request: Request, files: list[UploadFile]) -> dict[str, Any]:
+@routes.post("/uploads", openapi_extra=_UPLOAD)
+async def upload(request: Request) -> dict[str, Any]:
     """A new case from uploaded scans (image files, or zip files of DICOM), oldest first by name."""
-    return {"id": receive_upload(_room(request), files)}
+    try:
+        async with request.form(max_files=200, max_fields=10) as form:
+            files = [file for _, file in form.multi_items() if isinstance(file, Upload)]
+            return {"id": await run_in_threadpool(receive_upload, _room(request), files)}
+    except HTTPException as problem:
+        raise Refused(
+            found=f"a form that cannot be read ({problem.detail})", needed="files", do="try again"
+        ) from problem
 
 
 @routes.get("/jobs/{job_id}")

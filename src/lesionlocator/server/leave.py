@@ -69,6 +69,19 @@ def write_objects(folder: Path, targets: Sequence[str], scans: Sequence[Path], *
     return said
 
 
+def write_document(folder: Path, criteria: str, *, say: Say) -> list[str]:
+    """The report of the output folder; why there is none, if there is none."""
+    from lesionlocator.report.documents import write_documents
+    from lesionlocator.report.settings import ReportSettings
+
+    say("writing the report")
+    try:
+        done = write_documents(folder / RESULT, ReportSettings(out=folder / REPORT, criteria=(criteria,)), say)
+    except Refused as problem:
+        return [f"report: {problem}"]
+    return [f"report: {warning}" for warning in done.warnings]
+
+
 def pack(folder: Path) -> Path:
     """All that an export wrote, as one zip file."""
     path = folder / ARCHIVE

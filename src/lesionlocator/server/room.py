@@ -22,7 +22,7 @@ from lesionlocator.segment import Segmenter, load_segmenter
 from lesionlocator.segment.visit import outlined
 from lesionlocator.server.again import Follower
 from lesionlocator.server.jobs import Job, Queue
-from lesionlocator.server.leave import pack, write_objects, write_result
+from lesionlocator.server.leave import pack, write_document, write_objects, write_result
 from lesionlocator.server.reading import Reading
 from lesionlocator.server.settings import ServeSettings
 from lesionlocator.server.shelf import Shelf
@@ -189,6 +189,7 @@ class Room:
             folder = self.result_folder(case_id)
             said = write_result(reading, kept.scans, self.segmenter, folder, say=say)
             said += write_objects(folder, targets, kept.scans, say=say) if targets else []
+            said += write_document(folder, criteria, say=say)
             pack(folder)
             return {"revision": revision, "warnings": said}
 

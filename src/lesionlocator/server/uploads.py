@@ -9,14 +9,11 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from lesionlocator.errors import Refused
 from lesionlocator.formats import read_geometry, scan_stem
 from lesionlocator.server.room import Room, case_id_of
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
 _BLOCK = 1 << 20
@@ -25,6 +22,7 @@ _RATIO = 60
 """DICOM and NIfTI pack to a third or so; what unpacks to sixty times its size was made to do harm."""
 
 
+@runtime_checkable
 class Upload(Protocol):
     """A file of a form."""
 
