@@ -22,7 +22,8 @@ class Volume:
     """Voxels in their place.
 
     `array` is (d, h, w), of any real number type (a CT stays int16 as stored, so that long scans fit in memory).
-    `warnings` are what the reader had to decide or repair; they end in `run.json`.
+    `warnings` are what the reader had to decide or repair; they end in `run.json`. `own_unit` is for a scan whose
+    numbers have another unit than its modality's usual one (a PET that could not be made SUV).
     """
 
     array: Shaped[np.ndarray, "d h w"]
@@ -30,6 +31,7 @@ class Volume:
     modality: Modality
     name: str = "scan"
     warnings: tuple[str, ...] = ()
+    own_unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != self.geometry.shape:
@@ -42,7 +44,7 @@ class Volume:
     @property
     def unit(self) -> str:
         """Unit of the intensities: HU, SUV (g/ml), or arbitrary units for MR."""
-        return UNITS[self.modality]
+        return self.own_unit or UNITS[self.modality]
 
     def crop(self, start: Index3, stop: Index3) -> Volume:
         """The part [start, stop), which must lie inside; a view, not a copy."""

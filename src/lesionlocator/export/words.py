@@ -48,10 +48,13 @@ def intensity(unit: str) -> tuple[Any, Any]:
     known = {
         "HU": (codes.DCM.AttenuationCoefficient, codes.UCUM.HounsfieldUnit),
         "SUV": (codes.DCM.Suvbw, codes.UCUM.StandardizedUptakeValueBodyWeight),
+        "SUVlbm": (codes.DCM.Suvlbm, codes.UCUM.StandardizedUptakeValueLeanBodyMassJames),
+        "SUVbsa": (codes.DCM.Suvbsa, codes.UCUM.StandardizedUptakeValueBodySurfaceArea),
+        "a.u.": (codes.DCM.MRSignalIntensity, codes.UCUM.NoUnits),
         "Bq/ml": (_ours("activity", "Activity concentration"), codes.UCUM.BecquerelsPerMilliliter),
         "counts": (_ours("counts", "Counts"), codes.UCUM.Counts),
     }
-    return known.get(unit, (codes.DCM.MRSignalIntensity, codes.UCUM.NoUnits))
+    return known.get(unit, (_ours("intensity", "Intensity"), codes.UCUM.NoUnits))
 
 
 def status_evaluation(status: str) -> tuple[Any, Any]:

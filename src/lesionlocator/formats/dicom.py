@@ -11,11 +11,12 @@ from lesionlocator.formats.dicom_pixels import voxels_of
 from lesionlocator.formats.dicom_series import Series, find_series, images_in, only_series, select_series
 from lesionlocator.formats.dicom_stack import Stack
 from lesionlocator.formats.intensities import settle_modality
-from lesionlocator.formats.suv import suv_scale
+from lesionlocator.formats.suv import SUV, Uptake, read_uptake
 from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Modality, Volume
 
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PT"}
+_HIGHEST_SUV = 1000.0
 SELECTOR = "#"
 """What stands between a folder and the series in it that is meant."""
 
@@ -29,11 +30,15 @@ def read_dicom(path: Path, modality: Modality | None = None) -> Volume:
     stack = series.stack
     headers = [one.header for one in stack.slices]
     named = series.modality
-    scale, about_suv = suv_scale(headers) if named == "PT" else (1.0, ())
-    array = voxels_of(stack.slices, [scale] * len(stack.slices))
+    uptake = read_uptake(headers) if named == "PT" else Uptake(1.0)
+    array = voxels_of(stack.slices, uptake.scale)
     array = array if stack.is_regular else _evened(array, stack)
     found, about = _modality(named, modality, array)
-    return Volume(array, stack.geometry, found, warnings=(*told, *stack.warnings, *about_suv, *about))
+    warnings = (*told, *stack.warnings, *uptake.warnings, *about)
+    if found == "PT" and uptake.unit == SUV and float(array.max()) > _HIGHEST_SUV:
+        warnings = (*warnings, f"the PET has values up to {float(array.max()):.0f}, too high to be SUV")
+    own_unit = uptake.unit if found == "PT" and uptake.unit != SUV else None
+    return Volume(array, stack.geometry, found, warnings=warnings, own_unit=own_unit)
 
 
 def read_dicom_geometry(path: Path) -> Geometry:

@@ -18,12 +18,12 @@ from lesionlocator.formats.itk import quiet_itk
 _INT16 = np.iinfo(np.int16)
 
 
-def voxels_of(slices: Sequence[Slice], scales: Sequence[float]) -> np.ndarray:
-    """Rescaled slices times their scale, int16 when that is exact for all of them and float32 otherwise."""
+def voxels_of(slices: Sequence[Slice], scale: float) -> np.ndarray:
+    """Rescaled slices times a scale, int16 when that is exact for all of them and float32 otherwise."""
     rows, columns = slices[0].shape
     array = np.empty((0, rows, columns), np.int16)
     files = Pixels()
-    for index, (one, scale) in enumerate(zip(slices, scales, strict=True)):
+    for index, one in enumerate(slices):
         stored, slope, intercept = files.of(one)
         if index == 0:  # Not before a slice has shown that the sizes in the header are those of its pixels.
             array = np.empty((len(slices), rows, columns), np.int16)
