@@ -98,6 +98,9 @@ def panel(out, item, source):
     views = [
         view(volume, at, field_mm, point) for volume, at, point in zip(volumes, places, case.timepoints, strict=True)
     ]
+    if volumes[0].modality == "CT":
+        # One window for both, or the same tissue would look like another.
+        views[1] = (views[1][0], views[0][1], views[1][2])
     sizes = [
         " / ".join(f"{lesion.mask.volume_ml:.1f}" for lesion in point.lesions if lesion.id in chosen and lesion.mask)
         for point in case.timepoints

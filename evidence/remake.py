@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,9 +19,9 @@ COUNT, SEED = 200, 1
 DATA = ROOT.parent / "shared" / "data"
 
 
-def main():
+def main(count=COUNT):
     whole = read_recipe(find_recipe(RELEASED))
-    drawn = whole.drawn_at_random(COUNT, SEED)
+    drawn = whole.drawn_at_random(int(count), SEED)
     rows, made, failed = [], [], {}
     with tempfile.TemporaryDirectory() as temporary:
         for folder in ("archive", str(DATA)):
@@ -37,12 +38,14 @@ def main():
 
 
 def page(whole, drawn, made, failed, rows):
-    text = header("The released recipe, remade", "python evidence/remake.py")
+    text = header("The released recipe, remade", f"python evidence/remake.py {len(drawn.items)}")
     findings = Counter(row.finding.split(":")[0] for _, row in rows)
     good = sum(row.ok for _, row in rows)
+    known = sum(item.draws is not None for item in drawn.items)
     text += f"""
-{len(drawn.items)} of {len(whole.items)} items, drawn at random (seed {SEED}), were made from their sources and their
-draws, and then checked: {good} of {len(rows)} are what the recipe says, {len(failed)} could not be made.
+{len(drawn.items)} of {len(whole.items)} items, drawn at random (seed {SEED}), were made from their sources and from the
+draws that the recipe keeps ({known} of them) or their seeds, and then checked by the recipe's validator, which makes them
+again in another process: {good} of {len(rows)} are what the recipe says, {len(failed)} could not be made.
 
 | Finding | Items |
 |---|---|
@@ -66,4 +69,4 @@ draws, and then checked: {good} of {len(rows)} are what the recipe says, {len(fa
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

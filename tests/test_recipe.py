@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionlocator.dataset.layouts import Reading, find_sources
+from lesionlocator.dataset.listed import collections
 from lesionlocator.dataset.recipe import (
+    RELEASED,
     Item,
     Recipe,
     RecipeSource,
@@ -25,6 +27,8 @@ from lesionlocator.dataset.recipe import (
 )
 from lesionlocator.dataset.source import open_source
 from lesionlocator.errors import Refused
+from lesionlocator.synth.changes import from_json
+from lesionlocator.synth.story import Story
 from synthesis_phantoms import save_sources
 
 
@@ -155,3 +159,44 @@ def test_only_what_is_known_of_an_item_is_written(tmp_path, recipe):
     line = json.loads((tmp_path / "recipe.jsonl").read_text().splitlines()[-1])
     assert line == {"kind": "item", "name": "p", "source": "one", "seed": 5, "visits": 2}
     assert np.isfinite(line["seed"])
+
+
+# the released one
+
+
+@pytest.fixture(scope="session")
+def released():
+    return read_recipe(find_recipe(RELEASED))
+
+
+def test_the_released_recipe_is_small_and_has_pairs_and_chains_of_four_visits(released):
+    assert find_recipe(RELEASED).stat().st_size <= 3_000_000
+    visits = [item.visits for item in released.items]
+    assert visits.count(2) >= 2500
+    assert visits.count(4) >= 250
+    assert len({item.name for item in released.items}) == len(released.items)
+    assert len({item.seed for item in released.items}) == len(released.items)
+
+
+def test_every_scan_of_the_released_recipe_has_a_checksum_a_licence_and_a_known_origin(released):
+    for source in released.sources.values():
+        assert source.licence == collections()[source.collection].licence
+        assert source.image in source.files
+        assert {labels["path"] for labels in source.labels} <= set(source.files)
+        assert all(len(digest) == 64 for digest in source.files.values())
+    assert {item.source for item in released.items} == set(released.sources)
+
+
+def test_what_was_drawn_for_the_released_recipe_can_be_told_by_this_version(released):
+    drawn = [item for item in released.items if item.draws is not None]
+    assert drawn
+    for item in drawn:
+        draws = dict(item.draws)
+        planted = [from_json(entry) for entry in draws.pop("planted")]
+        assert all(change.of == "lesion" for change in planted)
+        assert len(Story.from_json(draws).visits) == item.visits
+
+
+def test_the_shared_scans_are_those_of_the_released_recipe(released, shared_data):
+    part = released.on(shared_data)
+    assert {source.collection for source in part.sources.values()} == set(collections()) - {"pyradiomics"}
