@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
-Axis = Float[np.ndarray, " n"]
-Matrix = Float32[np.ndarray, "n m"]
+Axis = Float[np.ndarray, " _"]
+Matrix = Float32[np.ndarray, "_ _"]
 
 _SPLINE_SD = 0.4795 ** (3 / 2)
 """Standard deviation of a cubic B-spline through white coefficients, averaged over a cell of three axes."""
 
 
-def along(array: Float[np.ndarray, "d h w"], matrices: Sequence[Matrix]) -> Float32[np.ndarray, "n m k"]:
+def along(array: Float[np.ndarray, "d h w"], matrices: Sequence[Matrix]) -> Float32[np.ndarray, "D H W"]:
     """The array with each axis sent through its matrix."""
     first, second, third = matrices
     out = np.ascontiguousarray(array, np.float32)

@@ -164,9 +164,10 @@ def _draw_scene(
     lung = kind == "nodule_in_lung"
     modality = "MR" if rng.random() < settings.mr_share and not lung else "CT"
     bone = modality == "CT" and rng.random() < 0.07
-    place = "lung" if lung else "bone" if bone else "soft"
+    wanted = "lung" if lung else "bone" if bone else "soft"
+    place = wanted if backgrounds.of(modality, wanted) or lung else "soft"
     real = backgrounds.of(modality, place)
-    if not real or (rng.random() < settings.labels_share and place == "soft"):
+    if not real or (place == "soft" and rng.random() < settings.labels_share):
         return draw_label_scene(rng, framing, "MR" if rng.random() < 0.7 else "CT")
     scene = cut_scene(rng, pick(rng, real), place, framing)
     return remapped(rng, scene) if place == "soft" and rng.random() < settings.remapped_share else scene
@@ -184,9 +185,8 @@ def _draw_lesion(rng: np.random.Generator, scene: Scene, kind: str, framing: Fra
     down = scene.lattice.down
     outer = along(occupancy(level, voxels), down)
     core = None if core_level is None else along(occupancy(core_level, voxels), down)
-    if rng.random() < 0.85:
-        outer = outer * scene.inside
-        core = None if core is None else core * scene.inside
+    outer = outer * scene.inside
+    core = None if core is None else core * scene.inside
     if core is not None:
         # A broken ring has gaps in its wall only.
         outer = np.maximum(outer, core)

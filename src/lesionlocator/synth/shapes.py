@@ -1,8 +1,8 @@
 """Shapes of lesions as drawn values: lobed, spiculated, ringed, branched, in parts; the same on any grid.
 
-A shape lives in its own unit space: the lesion lies roughly within the unit ball, and a grid that shows it only says
-where its voxels are in that space. All that was drawn is plain numbers (noise is held as its seed), so a shape can be
-written to JSON and painted again.
+A shape lives in its own unit space: the lesion lies roughly within the unit ball and never reaches beyond 1.6 radii,
+and a grid that shows it only says where its voxels are in that space. All that was drawn is plain numbers (noise is
+held as its seed), so a shape can be written to JSON and painted again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ KINDS = (
     "calcified",
 )
 _REACH = 2.0
+_BOUND = 1.6
+"""Nothing of a shape lies further out than so many radii."""
 _FLECK = np.float32(0.08)
 """Noise to distance: how fast a fleck's border falls off."""
 _SPLINE_SD = 0.4795 ** (3 / 2)
@@ -60,12 +62,11 @@ class Capsule:
     to_radius: float
 
     def level(self, axes: Axes) -> Level:
-        along_it = np.subtract(self.stop, self.start)
-        length2 = max(float(along_it @ along_it), 1e-9)
+        a, b, c = (float(q - p) for p, q in zip(self.start, self.stop, strict=True))
         z, y, x = _spread(axes, self.start)
-        t = np.clip((z * along_it[0] + y * along_it[1] + x * along_it[2]) / np.float32(length2), 0, 1)
-        distance2 = (z - t * along_it[0]) ** 2 + (y - t * along_it[1]) ** 2 + (x - t * along_it[2]) ** 2
-        return np.sqrt(distance2) - (self.from_radius + t * (self.to_radius - self.from_radius))
+        t = np.clip((z * a + y * b + x * c) * (1 / max(a * a + b * b + c * c, 1e-9)), 0, 1)
+        away = np.sqrt((z - t * a) ** 2 + (y - t * b) ** 2 + (x - t * c) ** 2)
+        return (away - (self.from_radius + t * (self.to_radius - self.from_radius))).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,15 @@ class Shape:
             raise ValueError("a shape needs a body or capsules")
         if self.rough_noise is not None:
             level = level - np.float32(self.roughness) * self.rough_noise.on(axes)
+        z, y, x = _spread(axes, (0.0, 0.0, 0.0))
+        level = np.maximum(level, np.sqrt(z * z + y * y + x * x) - np.float32(_BOUND))
         core = None
         if self.wall_noise is not None:
             depth = np.float32(self.wall) * np.exp(np.float32(self.wall_variation) * self.wall_noise.on(axes))
             core = level + depth
         if self.fleck_noise is not None:
-            core = np.maximum(level + np.float32(0.06), _FLECK * (np.float32(self.flecks) - self.fleck_noise.on(axes)))
+            fleck = _FLECK * (np.float32(self.flecks) - self.fleck_noise.on(axes))
+            core = np.maximum(level + np.float32(0.06), fleck)
         if self.broken is not None and self.broken_noise is not None:
             level = np.maximum(level, np.float32(0.25) * (np.float32(self.broken) - self.broken_noise.on(axes)))
         return level.astype(np.float32, copy=False), core
@@ -159,10 +163,12 @@ class Shape:
 
 def occupancy(level: Level, voxels_per_radius: float) -> Level:
     """How much of each voxel is inside, from 0 to 1, the border taken as flat within a voxel."""
-    return np.clip(np.float32(0.5) - level * np.float32(voxels_per_radius), 0, 1)
+    return np.clip(np.float32(0.5) - level * np.float32(voxels_per_radius), 0, 1).astype(np.float32, copy=False)
 
 
-def _spread(axes: Axes, origin: Three) -> tuple[Level, Level, Level]:
+def _spread(
+    axes: Axes, origin: Three
+) -> tuple[Float32[np.ndarray, "d 1 1"], Float32[np.ndarray, "1 h 1"], Float32[np.ndarray, "1 1 w"]]:
     z, y, x = (np.asarray(a - o, np.float32) for a, o in zip(axes, origin, strict=True))
     return z[:, None, None], y[None, :, None], x[None, None, :]
 
