@@ -44,8 +44,8 @@ def page(whole, drawn, made, failed, rows):
     known = sum(item.draws is not None for item in drawn.items)
     text += f"""
 {len(drawn.items)} of {len(whole.items)} items, drawn at random (seed {SEED}), were made from their sources and from the
-draws that the recipe keeps ({known} of them) or their seeds, and then checked by the recipe's validator, which makes them
-again in another process: {good} of {len(rows)} are what the recipe says, {len(failed)} could not be made.
+draws that the recipe keeps ({known} of them) or their seeds, and then checked by the recipe's validator, which makes
+them again in another process: {good} of {len(rows)} are what the recipe says, {len(failed)} could not be made.
 
 | Finding | Items |
 |---|---|
