@@ -317,9 +317,10 @@ def _share_table(assessment: Assessment) -> Table:
 
 def _table(report: CaseReport) -> Iterator[Block]:
     yield Heading("Measurements")
-    rows = [_measured(report, row) for row in report.case.rows]
+    order = {lesion_id: index for index, lesion_id in enumerate(report.case.lesion_ids)}
+    rows = [_measured(report, row) for row in sorted(report.case.rows, key=lambda row: order[row.lesion_id])]
     head = ("lesion", "visit", "status", "volume, ml", "long axis, mm", "short axis, mm", "mean", "volume change")
-    yield Table(head, tuple(rows), "lllrrrrr", (0.09, 0.17, 0.2, 0.12, 0.12, 0.12, 0.09, 0.09))
+    yield Table(head, tuple(rows), "lllrrrrr", (0.08, 0.14, 0.2, 0.14, 0.14, 0.14, 0.09, 0.09))
     if report.case.spreads:
         yield Paragraph("In brackets: the interval in which a repeated outline would be (95 %).", "muted")
 
@@ -394,5 +395,5 @@ def _provenance(report: CaseReport) -> Iterator[Block]:
 
 
 def _sentence(text: str) -> str:
-    dashed = re.sub(r"(?<!\w)-(?=\d)", "\u2013", text)
+    dashed = re.sub(r"(?<!\w)-(?=\d)", "\u2013", text).replace(" %", "\u00a0%").replace(" mm", "\u00a0mm")
     return f"{dashed[:1].upper()}{dashed[1:].rstrip('.')}." if text else ""

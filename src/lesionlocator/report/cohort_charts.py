@@ -102,7 +102,7 @@ def draw_waterfall(courses: Sequence[CourseOf], width: float = 700.0) -> Drawing
 
 def draw_spider(courses: Sequence[CourseOf], width: float = 700.0) -> Drawing:
     """Change of the sum from baseline over time, a line for each case."""
-    height = 280.0
+    height = 240.0
     shown = [(course, course.changes) for course in courses if len(course.changes) > 1]
     last = max((changes[-1][0] for _, changes in shown), default=1.0)
     high = max([20.0, *(min(value, _TOP_PERCENT) for _, changes in shown for _, value in changes)]) * 1.12
@@ -163,6 +163,8 @@ def _time_axis(frame: Frame, in_days: bool) -> list[Mark]:
     base = frame.top + frame.height
     marks: list[Mark] = [Stroke(((frame.left, base), (frame.left + frame.width, base)), HAIR, 0.8)]
     for value in ticks(*frame.x_range, 8):
+        if not in_days and value != int(value):
+            continue
         x = frame.x(value)
         marks.append(Stroke(((x, base), (x, base + 3)), MUTED, 0.6))
         marks.append(Words((x, base + 13), f"{value:g}", 7.5, MUTED, "middle"))

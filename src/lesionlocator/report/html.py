@@ -63,14 +63,15 @@ def _facts(block: Facts) -> str:
 
 
 def _table(block: Table) -> str:
-    classes = {"l": "l", "c": "c", "r": "r"}
-    columns = [classes[letter] for letter in block.align]
-    head = "".join(f"<th class={name}>{escape(text)}</th>" for name, text in zip(columns, block.head, strict=True))
+    aligned = list(block.align)
+    head = "".join(f"<th class={name}>{escape(text)}</th>" for name, text in zip(aligned, block.head, strict=True))
     rows = "".join(
-        "<tr>" + "".join(_cell(cell, name) for cell, name in zip(row, columns, strict=True)) + "</tr>"
+        "<tr>" + "".join(_cell(cell, name) for cell, name in zip(row, aligned, strict=True)) + "</tr>"
         for row in block.rows
     )
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    whole = sum(block.widths) or 1.0
+    columns = "".join(f'<col style="width:{100 * width / whole:.1f}%">' for width in block.widths)
+    return f"<div class=wide><table>{columns}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 def _cell(cell: Cell | str, column: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -12,10 +11,10 @@ import numpy as np
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
-from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
+    CondPageBreak,
     Flowable,
     KeepTogether,
     SimpleDocTemplate,
@@ -25,7 +24,7 @@ from reportlab.platypus import Paragraph as Text
 from reportlab.platypus import Table as Grid
 
 from lesionlocator.formats.disk import whole
-from lesionlocator.report.drawing import BAD, FAINT, GOOD, HAIR, INK, MUTED, Disc, Drawing, Grey, Mark, Stroke, Words
+from lesionlocator.report.drawing import BAD, FAINT, GOOD, HAIR, INK, MUTED, Drawing, Stroke, Words
 from lesionlocator.report.page import (
     Block,
     Cell,
@@ -43,12 +42,14 @@ from lesionlocator.report.page import (
     Strip,
     Table,
 )
+from lesionlocator.report.pdf_drawing import Drawn, font_for
 
 WIDTH = 510.0
 _SIDE_MARGIN = (A4[0] - WIDTH) / 2
 _TONES = {"muted": MUTED, "good": GOOD, "bad": BAD, "warning": INK, "strong": INK, "": INK}
 _ALIGN: dict[str, Any] = {"l": 0, "c": 1, "r": 2}
 _STEPS_A_ROW, _DRAWINGS_A_ROW, _NAME_WIDTH = 5, 3, 84.0
+_HEADING_ROOM, _ROW_ROOM = 40.0, 160.0
 
 
 def write_pdf(page: Page, path: Path) -> None:
@@ -97,26 +98,29 @@ def _header(page: Page) -> list[Flowable]:
 
 
 def _flow(blocks: Sequence[Block]) -> list[Flowable]:
-    """All blocks; a heading stays with what follows it."""
+    """All blocks; a heading goes to the next page where what follows it would."""
     flow: list[Flowable] = []
-    for block in blocks:
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if isinstance(block, Heading):
+            flow.append(CondPageBreak(_HEADING_ROOM + _room(following)))
         flow += _WRITERS[type(block)](block)
     return flow
+
+
+def _room(block: Block | None) -> float:
+    """The height that a block needs at least to begin on a page."""
+    if isinstance(block, Figure):
+        return block.drawing.height * min(WIDTH / block.drawing.width, 1.0) + 30
+    return _ROW_ROOM if isinstance(block, Pictures) else 60.0
 
 
 def _heading(block: Heading) -> list[Flowable]:
     size, above = (12.5, 16) if block.level == 2 else (10, 8)
     text = _text(block.text, size, bold=True)
-    text.keepWithNext = 1
     if block.level > 2:
-        return [_tied(Spacer(1, above)), text, _tied(Spacer(1, 3))]
-    line = _Drawn(Drawing(WIDTH, 3, (Stroke(((0, 1), (WIDTH, 1)), HAIR, 0.8),)), WIDTH)
-    return [_tied(Spacer(1, above)), text, _tied(Spacer(1, 4)), _tied(line), _tied(Spacer(1, 4))]
-
-
-def _tied(flowable: Flowable) -> Flowable:
-    flowable.keepWithNext = 1
-    return flowable
+        return [Spacer(1, above), text, Spacer(1, 3)]
+    line = Drawn(Drawing(WIDTH, 3, (Stroke(((0, 1), (WIDTH, 1)), HAIR, 0.8),)), WIDTH)
+    return [Spacer(1, above), text, Spacer(1, 4), line, Spacer(1, 4)]
 
 
 def _paragraph(block: Paragraph) -> list[Flowable]:
@@ -190,12 +194,12 @@ def _cell(cell: Cell | str, align: str, size: float) -> list[Flowable]:
 
 
 def _badge(text: str, colour: str, size: float) -> Flowable:
-    font = _font(text, bold=True)
+    font = font_for(text, bold=True)
     width = pdfmetrics.stringWidth(text, font, size) + 9
     height = size + 4.6
     shape = _rounded(0, 0, width, height, colour)
     words = Words((width / 2, height - 4.0), text, size, "#ffffff", "middle", bold=True)
-    return _Drawn(Drawing(width, height, (shape, words), text), width)
+    return Drawn(Drawing(width, height, (shape, words), text), width)
 
 
 def _rounded(x: float, y: float, width: float, height: float, fill: str) -> Stroke:
@@ -241,12 +245,12 @@ def _step(step: Step) -> list[Flowable]:
 
 def _figure(block: Figure) -> list[Flowable]:
     caption = [_text(block.caption, 8, MUTED)] if block.caption else []
-    return [KeepTogether([_Drawn(block.drawing, WIDTH), Spacer(1, 3), *caption, Spacer(1, 6)])]
+    return [CondPageBreak(_room(block)), Drawn(block.drawing, WIDTH), Spacer(1, 3), *caption, Spacer(1, 6)]
 
 
 def _gallery(block: Gallery) -> list[Flowable]:
     width = WIDTH / _DRAWINGS_A_ROW
-    drawn = [_Drawn(drawing, width - 8) for drawing in block.drawings]
+    drawn = [Drawn(drawing, width - 8) for drawing in block.drawings]
     rows = [drawn[start : start + _DRAWINGS_A_ROW] for start in range(0, len(drawn), _DRAWINGS_A_ROW)]
     rows = [[*row, *[""] * (_DRAWINGS_A_ROW - len(row))] for row in rows]
     style = [
@@ -276,7 +280,7 @@ def _pictures(block: Pictures) -> list[Flowable]:
 
 
 def _series(series: Series, width: float) -> list[list[Flowable]]:
-    mark = _Drawn(
+    mark = Drawn(
         Drawing(22, 5, (Stroke(((0, 0), (22, 0), (22, 3), (0, 3)), series.colour, 0, (), series.colour, closed=True),)),
         22,
     )
@@ -290,9 +294,9 @@ def _picture(picture: Picture, width: float) -> list[Flowable]:
         words = _lines(picture.words, width - 8, 7.5)
         top = width / 2 - 4.5 * (len(words) - 1) + 2.5
         said = tuple(Words((width / 2, top + 9 * i), line, 7.5, MUTED, "middle") for i, line in enumerate(words))
-        shown: list[Flowable] = [_Drawn(Drawing(width, width, (frame, *said), picture.words), width)]
+        shown: list[Flowable] = [Drawn(Drawing(width, width, (frame, *said), picture.words), width)]
     else:
-        shown = [_Drawn(picture.drawing, width)]
+        shown = [Drawn(picture.drawing, width)]
         shown += [_text(picture.words, 7.5, MUTED)] if picture.words else []
     strong = [_text(picture.strong, 8.5, bold=True)] if picture.strong else []
     return [*shown, Spacer(1, 1.5), *strong, *(_text(line, 7.5, MUTED) for line in picture.lines)]
@@ -301,7 +305,7 @@ def _picture(picture: Picture, width: float) -> list[Flowable]:
 def _lines(text: str, width: float, size: float) -> list[str]:
     from reportlab.lib.utils import simpleSplit
 
-    return list(simpleSplit(text, _font(text), size, width))
+    return list(simpleSplit(text, font_for(text), size, width))
 
 
 def _sign() -> Flowable:
@@ -318,7 +322,7 @@ def _text(text: str, size: float, colour: str = INK, *, bold: bool = False, alig
     """Text that wraps. Everything in it is escaped, and words too long for a line are broken."""
     style = ParagraphStyle(
         "text",
-        fontName=_font(text, bold=bold),
+        fontName=font_for(text, bold=bold),
         fontSize=size,
         leading=size * 1.32,
         textColor=HexColor(colour),
@@ -339,104 +343,6 @@ _WRITERS: dict[type[Block], Callable[[Any], list[Flowable]]] = {
     Gallery: _gallery,
     Pictures: _pictures,
 }
-
-
-# ------------------------------------------------------------------------------------------------------------ drawings
-
-
-class _Drawn(Flowable):
-    """A drawing on the page, made as wide as it may be, never wider than drawn."""
-
-    def __init__(self, drawing: Drawing, width: float) -> None:
-        super().__init__()
-        self.drawing = drawing
-        self.scale = min(width / drawing.width, 1.0)
-        self.width, self.height = drawing.width * self.scale, drawing.height * self.scale
-
-    def wrap(self, aW: float, aH: float) -> tuple[float, float]:
-        del aW, aH
-        return self.width, self.height
-
-    def draw(self) -> None:
-        self.canv.saveState()
-        self.canv.translate(0, self.height)
-        self.canv.scale(self.scale, -self.scale)
-        for mark in self.drawing.marks:
-            _put(self.canv, mark)
-        self.canv.restoreState()
-
-
-def _put(canvas: Any, mark: Mark) -> None:
-    canvas.saveState()
-    if isinstance(mark, Stroke):
-        _put_stroke(canvas, mark)
-    elif isinstance(mark, Words):
-        _put_words(canvas, mark)
-    elif isinstance(mark, Disc):
-        canvas.setFillColor(HexColor(mark.fill))
-        canvas.setStrokeColor(HexColor(mark.colour or mark.fill))
-        canvas.setLineWidth(mark.width)
-        canvas.circle(*mark.at, mark.radius, stroke=int(bool(mark.colour)), fill=1)
-    else:
-        _put_image(canvas, mark)
-    canvas.restoreState()
-
-
-def _put_stroke(canvas: Any, mark: Stroke) -> None:
-    path = canvas.beginPath()
-    path.moveTo(*mark.points[0])
-    for point in mark.points[1:]:
-        path.lineTo(*point)
-    if mark.closed:
-        path.close()
-    canvas.setStrokeColor(HexColor(mark.colour))
-    canvas.setStrokeAlpha(mark.opacity)
-    canvas.setLineWidth(mark.width)
-    canvas.setLineJoin(1)
-    if mark.dash:
-        canvas.setDash(list(mark.dash))
-    if mark.fill:
-        canvas.setFillColor(HexColor(mark.fill))
-        canvas.setFillAlpha(mark.opacity)
-    canvas.drawPath(path, stroke=int(mark.width > 0), fill=int(bool(mark.fill)))
-
-
-def _put_words(canvas: Any, mark: Words) -> None:
-    font = _font(mark.text, bold=mark.bold)
-    width = pdfmetrics.stringWidth(mark.text, font, mark.size)
-    shift = {"start": 0.0, "middle": width / 2, "end": width}[mark.anchor]
-    canvas.translate(mark.at[0] - shift, mark.at[1])
-    canvas.scale(1, -1)
-    canvas.setFont(font, mark.size)
-    canvas.setFillColor(HexColor(mark.colour))
-    canvas.drawString(0, 0, mark.text)
-
-
-def _put_image(canvas: Any, mark: Grey) -> None:
-    from PIL import Image
-
-    canvas.translate(mark.at[0], mark.at[1] + mark.size[1])
-    canvas.scale(1, -1)
-    canvas.drawImage(ImageReader(Image.fromarray(mark.array, "L")), 0, 0, *mark.size)
-
-
-def _font(text: str, *, bold: bool = False) -> str:
-    """Helvetica for Western text, DejaVu (which matplotlib brings, embedded) for what it lacks."""
-    try:
-        text.encode("cp1252")
-    except UnicodeEncodeError:
-        return _wide_font(bold)
-    return "Helvetica-Bold" if bold else "Helvetica"
-
-
-@cache
-def _wide_font(bold: bool) -> str:
-    import matplotlib
-    from reportlab.pdfbase.ttfonts import TTFont
-
-    name = "DejaVuSans-Bold" if bold else "DejaVuSans"
-    pdfmetrics.registerFont(TTFont(name, str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf")))
-    return name
 
 
 def _numbered(page: Page) -> type[Canvas]:
@@ -463,9 +369,9 @@ def _numbered(page: Page) -> type[Canvas]:
 
 def _foot(canvas: Any, page: Page, number: int, count: int) -> None:
     canvas.setFillColor(HexColor(MUTED))
-    canvas.setFont(_font(page.foot), 7.5)
+    canvas.setFont(font_for(page.foot), 7.5)
     canvas.drawString(_SIDE_MARGIN, 28, page.foot)
     title = page.title if len(page.title) < 60 else f"{page.title[:58]}..."
     words = f"{title}   {number} / {count}"
-    canvas.setFont(_font(words), 7.5)
+    canvas.setFont(font_for(words), 7.5)
     canvas.drawRightString(_SIDE_MARGIN + WIDTH, 18, words)

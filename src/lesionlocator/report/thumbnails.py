@@ -180,7 +180,7 @@ def _drawn(volume: Volume, mask: Mask | None, at_mm: Float[np.ndarray, "3"], vie
     grey = np.clip((np.nan_to_num(image) - low) / max(high - low, 1e-6), 0, 1)
     # PET is read dark on white.
     shades = np.round(255 * (1 - grey if volume.modality == "PT" else grey)).astype(np.uint8)
-    marks: list[Mark] = [Grey((0, 0), (SIDE, SIDE), shades)]
+    marks: list[Mark] = [Grey((0.0, 0.0), (SIDE, SIDE), shades)]
     if mask is not None:
         marks += _outline(mask, at_mm, view)
     marks += _scale_bar(view.field_mm)
