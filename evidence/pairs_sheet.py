@@ -36,19 +36,20 @@ COUNT = 24
 
 
 def main(only="both"):
-    text = header("Synthetic pairs, looked at", "python evidence/pairs_sheet.py")
-    text += (
-        "\nBaseline left, follow-up right, one lesion of each pair; a lesion keeps its colour. What happened to it\n"
-    )
-    text += "stands above, with its volumes.\n"
     if only in ("both", "public"):
         draw(PUBLIC, 8, ("archive",), columns=2)
-        text += "\n![Pairs from the scans of the pyradiomics archive](../synthetic_pairs.png)\n"
     if only in ("both", "all") and DATA.is_dir():
         draw(ALL, COUNT, ("archive", str(DATA)), columns=4)
-        text += (
-            f"\n{COUNT} pairs over all sources: `{ALL.name}`, beside the repository (its scans are not part of it).\n"
-        )
+    text = header("Synthetic pairs, looked at", "python evidence/pairs_sheet.py")
+    text += f"""
+Baseline left, follow-up right, one lesion of each pair; a lesion keeps its colour. What happened to it stands above,
+with its volumes.
+
+![Pairs from the scans of the pyradiomics archive](../synthetic_pairs.png)
+
+Where the development scans are there, {COUNT} pairs over all sources are drawn too, into `{ALL.name}` beside the
+repository, as its scans are not part of it.
+"""
     write("pairs_sheet", text)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lesionlocator.align import ALIGNERS
+from lesionlocator.dataset.layouts import LAYOUTS
 from lesionlocator.formats import READERS
 from lesionlocator.prompt import PROMPTS
 from lesionlocator.segment import KINDS, MODELS
@@ -36,7 +37,7 @@ def named(pages):
 @pytest.fixture
 def tables():
     """The extension tables, as they were before a page put rows of its own into them."""
-    known = [READERS, ALIGNERS, KINDS, MODELS, PROMPTS]
+    known = [READERS, ALIGNERS, KINDS, MODELS, PROMPTS, LAYOUTS]
     before = [dict(table) for table in known]
     yield
     for table, rows in zip(known, before, strict=True):
