@@ -1,0 +1,32 @@
+// Makes the page: bundles src/ into one folder (default: the server's page folder) with an index.html that names the files.
+import { build } from "esbuild";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const out = resolve(process.argv[2] ?? join(here, "../src/lesionlocator/server/page"));
+
+await rm(out, { recursive: true, force: true });
+const made = await build({
+  absWorkingDir: here,
+  entryPoints: ["src/main.ts", "src/style.css"],
+  outdir: join(out, "assets"),
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  target: "es2022",
+  minify: true,
+  legalComments: "linked",
+  entryNames: "[name]-[hash]",
+  chunkNames: "[name]-[hash]",
+  metafile: true,
+  logLevel: "warning",
+});
+const outputs = Object.entries(made.metafile.outputs);
+const named = (source) => basename(outputs.find(([, one]) => one.entryPoint === source)[0]);
+const page = (await readFile(join(here, "src/index.html"), "utf8"))
+  .replace("main.ts", named("src/main.ts"))
+  .replace("style.css", named("src/style.css"));
+await mkdir(out, { recursive: true });
+await writeFile(join(out, "index.html"), page);
