@@ -165,15 +165,7 @@ class Dose:
 
     def apply(self, visit: Visit) -> Changed:
         array = np.asarray(visit.volume.array, np.float32)
-        noise = self.noise(visit.geometry)
-        # Rays through air are hardly weakened: there and near the skin there is less noise.
-        solid = (array > -300).astype(np.float32)
-        coarse = tuple(slice(None, None, max(1, int(4 / mm))) for mm in visit.geometry.spacing_mm)
-        thick = ndimage.gaussian_filter(
-            solid[coarse], 20 / (visit.geometry.spacing_mm * [s.step for s in coarse]), mode="nearest"
-        )
-        noise *= 0.4 + 0.6 * _enlarged(thick, coarse, array.shape)
-        return with_array(visit, array + noise)
+        return with_array(visit, array + self.noise(visit.geometry) * strength(array, visit.geometry))
 
     def noise(self, geometry: Geometry) -> Float32[np.ndarray, "d h w"]:
         """The noise alone, on a grid."""
@@ -270,6 +262,14 @@ def in_plane(geometry: Geometry, sigma_mm: float) -> Float[np.ndarray, "3"]:
     sigma = sigma_mm / geometry.spacing_mm
     sigma[axial_axis(geometry)] = 0.0
     return sigma
+
+
+def strength(hu: Float32[np.ndarray, "d h w"], geometry: Geometry) -> Float[np.ndarray, "d h w"]:
+    """How strong noise is, as a share of that inside the body: rays through air are hardly weakened."""
+    coarse = tuple(slice(None, None, max(1, int(4 / mm))) for mm in geometry.spacing_mm)
+    steps_mm = geometry.spacing_mm * [part.step for part in coarse]
+    thick = ndimage.gaussian_filter((hu[coarse] > -300).astype(np.float32), 20 / steps_mm, mode="nearest")
+    return _enlarged(0.4 + 0.6 * thick, coarse, hu.shape)
 
 
 def noise_sd(volume: Volume) -> float:
