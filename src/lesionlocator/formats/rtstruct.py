@@ -32,6 +32,17 @@ def read_rtstruct(path: Path, geometry: Geometry) -> dict[str, Mask]:
     nearest plane of contours that is no further than half the distance between such planes.
     """
     dataset = _dataset(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _regions(dataset, path, geometry)
+    except Refused:
+        raise
+    except Exception as problem:  # Values are only decoded when they are asked for: any of them may be damaged.
+        raise unreadable(path, problem) from problem
+
+
+def _regions(dataset: Any, path: Path, geometry: Geometry) -> dict[str, Mask]:
     _refuse_other_frame(dataset, path, geometry)
     names = {int(roi.ROINumber): str(roi.get("ROIName") or roi.ROINumber) for roi in dataset.StructureSetROISequence}
     masks: dict[str, Mask] = {}
