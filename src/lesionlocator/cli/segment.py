@@ -15,7 +15,7 @@ def segment(scan: Path, /, *, settings: Annotated[SegmentSettings, Flat]) -> Ans
     Parameters
     ----------
     scan
-        NIfTI, NRRD, MHA/MHD file or DICOM series folder.
+        NIfTI, NRRD, MHA/MHD file, or DICOM: a folder, a zip, FOLDER#SERIES, or a DICOMweb address.
     """
     from lesionlocator.run import run_segment
 
