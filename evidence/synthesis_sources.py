@@ -1,67 +1,54 @@
-"""Writes docs/sources.md: where the scans of the released recipe come from, and public collections to add."""
+"""The scans of ../shared/data that have lesions drawn by readers, as visits from which changes start."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 from provenance import ROOT
+from scipy import ndimage
 
-from lesionlocator.dataset.layouts import LAYOUTS
-from lesionlocator.dataset.listed import additions, collections
-from lesionlocator.dataset.recipe import RELEASED, find_recipe, read_recipe
+from lesionlocator import read_volume
+from lesionlocator.synth.visit import Visit
+from lesionlocator.volume import Mask, Modality, Volume
 
-PAGE = ROOT / "docs" / "sources.md"
-
-
-def main():
-    PAGE.write_text(page())
-    print(PAGE.read_text())
-
-
-def page():
-    recipe = read_recipe(find_recipe(RELEASED))
-    text = """# Sources of synthetic follow-ups
-
-Written by `python evidence/synthesis_sources.py` from `src/lesionlocator/dataset/sources.toml` (the same for machines)
-and the released recipe, which has the SHA-256 of every file. No scan is in this repository.
-
-## What the released recipe uses
-
-| Collection | Licence | Scans | Pairs | Chains | Files |
-|---|---|---|---|---|---|
-"""
-    for one in collections().values():
-        scans = {source.id for source in recipe.sources.values() if source.collection == one.id}
-        items = [item for item in recipe.items if item.source in scans]
-        pairs = sum(item.visits == 2 for item in items)
-        text += f"| {one.id} | {one.licence} | {len(scans)} | {pairs} | {len(items) - pairs} | {one.files} |\n"
-    text += "\n"
-    for one in collections().values():
-        text += f"**{one.id}.** {one.title}. {one.citation} doi:{one.doi}, {one.licence}.\n"
-        text += f"Where: {one.where} Registration: {one.registration}. Converter: layout `{one.reader}`.\n"
-        text += f"Prepared: {one.prepared}\n\n" if one.prepared else "The files are those that anybody gets.\n\n"
-    text += """*as-published* files are the bytes that anybody gets, so anybody can remake their part of the recipe:
-`lesionlocator synthesize archive OUT --recipe released`. *prepared* files were converted and some were cropped, as said
-above. Whoever prepares the originals anew gets other bytes, which the recipe refuses, rather than a data set that is
-almost the same under the same name; `lesionlocator synthesize FOLDER OUT --pairs N --seed S` draws a new one from them.
-
-Two patients with multiple sclerosis (open_ms_data, CC BY) are among the development scans and are not used: their
-lesions are no tumours and are outlined only where they changed.
-
-## Public collections that you can add
-
-Put one in a folder of its own and name that folder as SOURCE. Licences marked "see its page" were not verified here.
-
-| Collection | DOI | Licence | Where | Registration | Layout |
-|---|---|---|---|---|---|
-"""
-    for one in additions():
-        text += (
-            f"| {one.title} | {one.doi or '-'} | {one.licence} | {one.where} | {one.registration} | {one.reader} |\n"
-        )
-    text += "\n## Layouts\n\n| Layout | What it looks like | Tried on a folder of its publisher |\n|---|---|---|\n"
-    for layout in LAYOUTS.values():
-        text += f"| {layout.name} | {layout.about} | {'yes' if layout.seen else 'no, on made-up folders only'} |\n"
-    return text
+DATA = ROOT.parent / "shared" / "data"
+EVERYWHERE = np.ones((3, 3, 3), bool)
+PAROTIDS = (3, 4)
+"""Labels of the head and neck scans: real outlines of something of a lesion's size, in a hundred patients."""
 
 
-if __name__ == "__main__":
-    main()
+def lesions() -> Iterator[tuple[str, Visit]]:
+    """(patient, visit) of every scan with lesions that are drawn; several scans may be of one patient."""
+    yield "nodule", visit("nodule/ct", ["nodule/reader_votes"], "CT", above=1)
+    yield "lung", visit("lung_ct/ct", ["lung_ct/tumour_mask", "lung_ct/node_mask"], "CT")
+    for patient in sorted((DATA / "sarcoma").glob("STS_*")):
+        for name, modality in (("CT", "CT"), ("MR_T1", "MR"), ("PET", "PT")):
+            at = f"sarcoma/{patient.name}/{name}"
+            yield patient.name, visit(f"{at}_image", [f"{at}_mask"], modality)
+    for patient in sorted((DATA / "glioblastoma_pairs").glob("[0-9]*")):
+        for when in ("baseline", "followup"):
+            at = f"glioblastoma_pairs/{patient.name}/{when}"
+            yield f"glioblastoma {patient.name}", visit(f"{at}_T1c", [f"{at}_mask"], "MR")
+
+
+def parotids(count: int) -> Iterator[tuple[str, Visit]]:
+    """(patient, visit) of head and neck scans, with the parotid glands in place of lesions."""
+    for ct in sorted((DATA / "headneck").glob("*_ct.nii.gz"))[:count]:
+        name = ct.name.split("_")[0]
+        volume = read_volume(ct)
+        organs = read_volume(ct.with_name(f"{name}_organs.nii.gz"))
+        masks = {str(label): Mask.from_array(organs.array == label, volume.geometry) for label in PAROTIDS}
+        yield name, Visit.of(volume, {key: mask for key, mask in masks.items() if mask.voxels >= 30})
+
+
+def visit(image: str, masks: list[str], modality: Modality, above: int = 0) -> Visit:
+    volume = replace(read_volume(DATA / f"{image}.nii.gz"), modality=modality)
+    found: list[Mask] = []
+    for path in masks:
+        drawn: Volume = read_volume(DATA / f"{path}.nii.gz")
+        labels, count = ndimage.label(drawn.array > above, EVERYWHERE)
+        parts = [Mask.from_array(labels == label, volume.geometry) for label in range(1, count + 1)]
+        found += [part for part in parts if part.voxels >= 8]
+    return Visit.of(volume, {str(number): mask for number, mask in enumerate(found, start=1)})

@@ -136,7 +136,7 @@ def _points(region: Geometry) -> Float[np.ndarray, "n 3"]:
 
 
 def _affected(old: Visit, changed: Changed) -> Geometry:
-    """A grid of at most some hundred thousand points over all voxels that changed, or the lesions when none did."""
+    """A grid of at most some ten thousand points over all voxels that changed, or the lesions when none did."""
     geometry = old.geometry
     index = (
         np.argwhere(old.volume.array != changed.visit.volume.array)
@@ -144,7 +144,7 @@ def _affected(old: Visit, changed: Changed) -> Geometry:
         else np.empty((0, 3))
     )
     if len(index) == 0:
-        return geometry.respaced(geometry.spacing_mm * max(1.0, (np.prod(geometry.shape) / 2e5) ** (1 / 3)))
+        return geometry.respaced(geometry.spacing_mm * max(1.0, (np.prod(geometry.shape) / 6e4) ** (1 / 3)))
     box = geometry.crop(index3(index.min(axis=0) - 2), index3(index.max(axis=0) + 3))
-    finer = max(1.0, (float(np.prod(box.shape)) / 2e5) ** (1 / 3))
+    finer = max(1.0, (float(np.prod(box.shape)) / 6e4) ** (1 / 3))
     return box.respaced(box.spacing_mm * finer) if finer > 1 else box

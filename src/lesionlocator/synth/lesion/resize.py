@@ -257,21 +257,20 @@ def _published(scan: Geometry, mask: Mask, factor: float) -> MapPair:
     from scipy import ndimage
 
     at_amplitude = blurred_gradient(mask, scan, max(2.0, 0.5 * radius_mm(mask)))
-    grid = at_amplitude(0.0).back.grid
-    before = mask.on(grid)
-    blurred = ndimage.gaussian_filter(before.astype(np.float32), 0.5)
-    index = np.indices(grid.shape, dtype=np.float32)
+    box = scan.crop(*scan.around(mask.geometry.corners_mm, 3.0 + 0.6 * radius_mm(mask) * max(factor - 1, 0.0)))
+    blurred = ndimage.gaussian_filter(mask.on(box).astype(np.float32), 0.5)
+    index = np.indices(box.shape, dtype=np.float32)
     sign = 1.0 if factor > 1 else -1.0
     level = float(np.partition(blurred.ravel(), -mask.voxels)[-mask.voxels])
 
     def reached(amplitude: float) -> float:
-        at = index + at_amplitude(sign * amplitude).back.steps
+        at = index + at_amplitude(sign * amplitude).back.on(box)
         return float(np.sum(ndimage.map_coordinates(blurred, at, order=1) >= level)) / mask.voxels
 
     low, high = 0.0, 1.0
     while sign * (reached(high) - factor) < 0:
         high *= 2
-    for _ in range(12):
+    for _ in range(9):
         middle = (low + high) / 2
         low, high = (middle, high) if sign * (reached(middle) - factor) < 0 else (low, middle)
     return at_amplitude(sign * (low + high) / 2)
