@@ -146,6 +146,7 @@ def test_a_made_data_set_is_read_like_the_published_one(made):
     scans = find_sources(made)
     assert len(scans) == 2 * PAIRS
     assert {scan.visit for scan in scans} == {0, 1}
+    assert {scan.modality for scan in scans} == {"CT"}
 
 
 def test_the_metadata_names_every_folder_and_the_checksums_of_the_tables(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ _LESION_WORDS = re.compile(
     r"tumou?r|cancer|lesion|metasta|nodule|neoplas|carcinoma|sarcoma|lymphoma|gtv|oedema|edema|\bmass\b|\bcyst", re.I
 )
 _MODALITIES: dict[str, Modality] = {"ct": "CT", "pet": "PT", "pt": "PT", "suv": "PT"}
+_OWN_WORDS: dict[str, Modality] = {"ct": "CT", "mr": "MR", "pt": "PT"}
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,22 @@ def _published(folder: Path, reading: Reading) -> Iterator[SourceScan]:
     """Every visit of every pair; its label maps hold one id for each lesion, the same at every visit."""
     followups = [path for path in folder.glob(f"{FOLLOWUP}*") if re.fullmatch(rf"{FOLLOWUP}(_\d+)?", path.name)]
     visits = [folder / BASELINE, *sorted(followups, key=lambda path: (len(path.name), path.name))]
+    modalities = _own_modalities(folder)
     for number, visit in enumerate(visits):
         labels = _without_channel(_by_stem(visit / "labels"))
         for case, image in _without_channel(_by_stem(visit / "images")).items():
             own = (Labels(labels[case], reading.lesion_labels, (), reading.split),) if case in labels else ()
-            # The published set holds CT alone.
-            modality = reading.modality or ("CT" if not (folder / "recipe.jsonl").exists() else None)
+            modality = reading.modality or modalities.get(case, "CT")
             yield SourceScan(safe_name(case, f"visit{number}"), image, safe_name(case), number, own, modality)
+
+
+def _own_modalities(folder: Path) -> dict[str, Modality | None]:
+    """What our own table of origins says of each item (empty: to be guessed); the published set holds CT alone."""
+    if not (folder / "recipe.jsonl").is_file() or not (folder / "naming.csv").is_file():
+        return {}
+    with (folder / "naming.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["name"], row["modality"].lower()) for row in csv.DictReader(file)]
+    return {name: _OWN_WORDS.get(word) for name, word in rows}
 
 
 def _is_nnunet(folder: Path) -> bool:
