@@ -22,6 +22,8 @@ from lesionlocator.volume import Mask
 _CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _OFF_GRID = 0.05
 """How far, in slice spacings, a frame may lie from where equal spacing puts it."""
+_MOST_SLICES = 5000
+"""More than a person has; a damaged header would ask for all of the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,13 @@ def _lattice(slices: Sequence[Slice]) -> tuple[Geometry, list[int]]:
     normal = first.normal
     depth = np.array([float((one.position - first.position) @ normal) for one in slices])
     spacing = _spacing_mm(first.header, depth)
-    count = round(float(depth.max()) / spacing)
+    count = round(min(float(depth.max()) / spacing, _MOST_SLICES + 1.0))
+    if count > _MOST_SLICES:
+        raise Refused(
+            found=f"{first.path}, whose frames lie {depth.max():.0f} mm apart at a spacing of {spacing:.3g} mm",
+            needed=f"a grid of {_MOST_SLICES} slices at most",
+            do="check its spacing and positions",
+        )
     step = normal * spacing if count == 0 else (last.position - first.position) / count
     places = np.round(depth / spacing).astype(int)
     expected = first.position + places[:, None] * step
