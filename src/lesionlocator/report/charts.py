@@ -17,6 +17,7 @@ from lesionlocator.report.drawing import (
     Disc,
     Drawing,
     Mark,
+    Number,
     Point,
     Stroke,
     Words,
@@ -58,22 +59,22 @@ class Curve:
 class Frame:
     """A plot's inner rectangle on the sheet, and the ranges it shows."""
 
-    left: float
-    top: float
-    width: float
-    height: float
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
+    left: Number
+    top: Number
+    width: Number
+    height: Number
+    x_range: tuple[Number, Number]
+    y_range: tuple[Number, Number]
 
-    def x(self, value: float) -> float:
+    def x(self, value: Number) -> float:
         low, high = self.x_range
         return self.left + self.width * (value - low) / (high - low if high > low else 1.0)
 
-    def y(self, value: float) -> float:
+    def y(self, value: Number) -> float:
         low, high = self.y_range
         return self.top + self.height * (1 - (value - low) / (high - low if high > low else 1.0))
 
-    def at(self, x: float, y: float) -> Point:
+    def at(self, x: Number, y: Number) -> Point:
         return self.x(x), self.y(y)
 
     def grid(self, unit: str = "", most: int = 4) -> list[Mark]:

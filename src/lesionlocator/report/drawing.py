@@ -17,7 +17,8 @@ ACCENT, GOOD, BAD = "#1f5fae", "#11734b", "#b3261e"
 COLOURS = ("#c77700", "#1f6fc2", "#b8336a", "#2e8b57", "#7a4fb5", "#0f8b8d", "#8a6d1f", "#5b6b7a")
 """Colours of lesions, in order of appearance, and again from the start."""
 
-Point = tuple[float, float]
+Number = int | float
+Point = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Stroke:
 
     points: tuple[Point, ...]
     colour: str = INK
-    width: float = 1.0
-    dash: tuple[float, ...] = ()
+    width: Number = 1.0
+    dash: tuple[Number, ...] = ()
     fill: str = ""
-    opacity: float = 1.0
+    opacity: Number = 1.0
     closed: bool = False
 
 
@@ -39,7 +40,7 @@ class Words:
 
     at: Point
     text: str
-    size: float = 9.0
+    size: Number = 9.0
     colour: str = INK
     anchor: str = "start"
     bold: bool = False
@@ -50,10 +51,10 @@ class Disc:
     """A dot, or a ring if the fill is paper."""
 
     at: Point
-    radius: float
+    radius: Number
     fill: str
     colour: str = ""
-    width: float = 1.0
+    width: Number = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +73,13 @@ Mark = Stroke | Words | Disc | Grey
 class Drawing:
     """Marks on a sheet of this size (points); y runs down. `says` is what it shows, for those who cannot see it."""
 
-    width: float
-    height: float
+    width: Number
+    height: Number
     marks: tuple[Mark, ...]
     says: str = ""
 
 
-def bar(x: float, y: float, width: float, height: float, fill: str, opacity: float = 1.0) -> Stroke:
+def bar(x: Number, y: Number, width: Number, height: Number, fill: str, opacity: Number = 1.0) -> Stroke:
     """A filled rectangle."""
     corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
     return Stroke(corners, fill, 0.0, (), fill, opacity, closed=True)
@@ -131,7 +132,7 @@ def _stroke(mark: Stroke) -> str:
     return f'<path d="{path}" {paint}/>'
 
 
-def ticks(low: float, high: float, most: int = 5) -> Sequence[float]:
+def ticks(low: Number, high: Number, most: int = 5) -> Sequence[float]:
     """Round numbers from low to high."""
     span = max(high - low, 1e-9)
     step = 10.0 ** np.floor(np.log10(span / most))
@@ -143,14 +144,14 @@ def ticks(low: float, high: float, most: int = 5) -> Sequence[float]:
     ]
 
 
-def number(value: float) -> str:
+def number(value: Number) -> str:
     """A number with as many digits as one reads: 0.42, 3.1, 27, 1280."""
     size = abs(value)
-    digits = 2 if 0 < size < 1 else 1 if size < 10 else 0
+    digits = 0 if size == 0 or size >= 10 else 2 if size < 1 else 1
     return f"{value:.{digits}f}".replace("-", "–")
 
 
-def signed_percent(value: float | None) -> str:
+def signed_percent(value: Number | None) -> str:
     """+12 % or –8 %; nothing for nothing."""
     if value is None:
         return ""

@@ -24,7 +24,7 @@ from reportlab.platypus import Paragraph as Text
 from reportlab.platypus import Table as Grid
 
 from lesionlocator.formats.disk import whole
-from lesionlocator.report.drawing import BAD, FAINT, GOOD, HAIR, INK, MUTED, Drawing, Stroke, Words
+from lesionlocator.report.drawing import BAD, FAINT, GOOD, HAIR, INK, MUTED, Drawing, Number, Stroke, Words
 from lesionlocator.report.page import (
     Block,
     Cell,
@@ -182,7 +182,7 @@ def _table(block: Table) -> list[Flowable]:
     ]
 
 
-def _cell(cell: Cell | str, align: str, size: float) -> list[Flowable]:
+def _cell(cell: Cell | str, align: str, size: Number) -> list[Flowable]:
     if isinstance(cell, str):
         return [_text(cell, size, align=align)]
     main: Flowable = (
@@ -193,7 +193,7 @@ def _cell(cell: Cell | str, align: str, size: float) -> list[Flowable]:
     return [main, *([_text(cell.note, 7, MUTED, align=align)] if cell.note else [])]
 
 
-def _badge(text: str, colour: str, size: float) -> Flowable:
+def _badge(text: str, colour: str, size: Number) -> Flowable:
     font = font_for(text, bold=True)
     width = pdfmetrics.stringWidth(text, font, size) + 9
     height = size + 4.6
@@ -202,7 +202,7 @@ def _badge(text: str, colour: str, size: float) -> Flowable:
     return Drawn(Drawing(width, height, (shape, words), text), width)
 
 
-def _rounded(x: float, y: float, width: float, height: float, fill: str) -> Stroke:
+def _rounded(x: Number, y: Number, width: Number, height: Number, fill: str) -> Stroke:
     r, turn = 2.0, np.linspace(0, np.pi / 2, 5)
     centres = (
         (x + width - r, y + r, -np.pi / 2),
@@ -279,7 +279,7 @@ def _pictures(block: Pictures) -> list[Flowable]:
     return [Grid([head, *rows], colWidths=widths, style=style, repeatRows=1, hAlign="LEFT"), Spacer(1, 8)]
 
 
-def _series(series: Series, width: float) -> list[list[Flowable]]:
+def _series(series: Series, width: Number) -> list[list[Flowable]]:
     mark = Drawn(
         Drawing(22, 5, (Stroke(((0, 0), (22, 0), (22, 3), (0, 3)), series.colour, 0, (), series.colour, closed=True),)),
         22,
@@ -288,7 +288,7 @@ def _series(series: Series, width: float) -> list[list[Flowable]]:
     return [name, *(_picture(picture, width - 5) for picture in series.pictures)]
 
 
-def _picture(picture: Picture, width: float) -> list[Flowable]:
+def _picture(picture: Picture, width: Number) -> list[Flowable]:
     if picture.drawing is None:
         frame = Stroke(((0, 0), (width, 0), (width, width), (0, width)), "#b4bec8", 0.7, (2, 2), closed=True)
         words = _lines(picture.words, width - 8, 7.5)
@@ -302,7 +302,7 @@ def _picture(picture: Picture, width: float) -> list[Flowable]:
     return [*shown, Spacer(1, 1.5), *strong, *(_text(line, 7.5, MUTED) for line in picture.lines)]
 
 
-def _lines(text: str, width: float, size: float) -> list[str]:
+def _lines(text: str, width: Number, size: Number) -> list[str]:
     from reportlab.lib.utils import simpleSplit
 
     return list(simpleSplit(text, font_for(text), size, width))
@@ -318,7 +318,7 @@ def _sign() -> Flowable:
     return Grid([cells], colWidths=[WIDTH * 0.55, WIDTH * 0.1, WIDTH * 0.35], style=style)
 
 
-def _text(text: str, size: float, colour: str = INK, *, bold: bool = False, align: str = "l") -> Any:
+def _text(text: str, size: Number, colour: str = INK, *, bold: bool = False, align: str = "l") -> Any:
     """Text that wraps. Everything in it is escaped, and words too long for a line are broken."""
     style = ParagraphStyle(
         "text",

@@ -11,19 +11,19 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.platypus import Flowable
 
-from lesionlocator.report.drawing import Disc, Drawing, Grey, Mark, Stroke, Words
+from lesionlocator.report.drawing import Disc, Drawing, Grey, Mark, Number, Stroke, Words
 
 
 class Drawn(Flowable):
     """A drawing on the page, made as wide as it may be, never wider than drawn."""
 
-    def __init__(self, drawing: Drawing, width: float) -> None:
+    def __init__(self, drawing: Drawing, width: Number) -> None:
         super().__init__()
         self.drawing = drawing
         self.scale = min(width / drawing.width, 1.0)
         self.width, self.height = drawing.width * self.scale, drawing.height * self.scale
 
-    def wrap(self, aW: float, aH: float) -> tuple[float, float]:
+    def wrap(self, aW: Number, aH: Number) -> tuple[Number, Number]:
         del aW, aH
         return self.width, self.height
 
