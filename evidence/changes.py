@@ -139,8 +139,9 @@ def page(rows: list[Row], refused: dict[str, int], phantom_draws: int, scan_draw
     places = sorted({row.where for row in rows})
     text = (
         f"\n{len(rows)} changes were drawn and applied: {phantom_draws} seeds of each kind on four phantoms,"
-        f" {scan_draws} on each of {len(places) - len(PHANTOMS)} real scans (lesions below {LARGEST_ML:.0f} ml, and parotid glands in place of"
-        " lesions). A kind that does not suit a scan is not drawn there. Time is processor time for draw and apply.\n\n"
+        f" {scan_draws} on each of {len(places) - len(PHANTOMS)} real scans (lesions below {LARGEST_ML:.0f} ml, and"
+        " parotid glands in place of lesions). A kind that does not suit a scan is"
+        " not drawn there. Time is processor time for draw and apply.\n\n"
         "| Change | Drawn | Refused | Volume within 3 % | or a voxel | Least Jacobian | Largest error, voxels"
         " | Strayed voxels | Events right | Median time, s | Longest, s |\n" + "|---" * 11 + "|\n"
     )

@@ -20,7 +20,9 @@ from lesionlocator.synth.visit import Visit
 from lesionlocator.volume import Mask
 
 DRAWS = 2
-PATIENTS = 30
+PATIENTS = 12
+MOST_VOXELS = 30_000
+"""Larger lesions are left out, so that the whole takes minutes."""
 FOLDS = 10
 INSIDE = (Necrosis, RimChange, UptakeChange, Split)
 
@@ -53,6 +55,8 @@ def gathered(
     found: dict[str, list[tuple[str, int, np.ndarray]]] = defaultdict(list)
     for patient, visit in source:
         for lesion_id in suitable(visit, (), 30):
+            if visit.lesions[lesion_id].voxels > MOST_VOXELS:
+                continue
             before = features(visit, visit.lesions[lesion_id])
             for kind, changed_to in changed(patient, visit, lesion_id, kinds):
                 other, mask, untouched = changed_to
