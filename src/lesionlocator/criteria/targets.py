@@ -54,17 +54,22 @@ def choose(course: Course, sizes: Sizes = RECIST_SIZES) -> tuple[Chosen, ...]:
     """What each lesion counts as. What a reader said holds; the rest is proposed and marked as such.
 
     Proposed targets are measurable at baseline. The largest of each organ comes first, then the next largest, to
-    represent all organs: at most two of one organ and five altogether. A lesion whose organ nobody said counts as an
-    organ of its own. Nodes are one organ. All other lesions of the baseline are non-targets, except nodes with a short
-    axis under 10 mm, which are normal.
+    represent all organs: at most two of one organ and five altogether. Where a reader chose any target, none is proposed.
+    A lesion whose organ nobody said counts as an organ of its own. Nodes are one organ. All other lesions of the baseline
+    are non-targets, except nodes with a short axis under 10 mm, which are normal.
     """
     fragments = {name for name in course.lesion_ids if course.root(name) != name}
     roots = [name for name in course.lesion_ids if name not in fragments]
     decided = {name: _by_reader(course.of(name)) or _by_rule(course, name, sizes) for name in roots}
     open_ = [name for name in roots if decided[name] is None]
-    taken = [found for found in decided.values() if found is not None and found.role is Role.TARGET]
-    proposed = {name: rank for rank, name in enumerate(_proposed(course, open_, taken, sizes), start=1)}
-    return tuple(decided[name] or _measurable(course, name, proposed.get(name), sizes) for name in roots)
+    by_reader = any(found is not None and found.role is Role.TARGET for found in decided.values())
+    proposed = () if by_reader else _proposed(course, open_, sizes)
+    why = (
+        "not among the targets of the reader"
+        if by_reader
+        else f"beyond {sizes.most} targets, {sizes.most_an_organ} an organ"
+    )
+    return tuple(decided[name] or _measurable(course, name, sizes, "" if name in proposed else why) for name in roots)
 
 
 def warnings_about(chosen: tuple[Chosen, ...], course: Course, sizes: Sizes = RECIST_SIZES) -> list[str]:
@@ -144,25 +149,23 @@ def _size(course: Course, name: str, sizes: Sizes) -> float:
     return diameter_mm(course.at(course.baseline.name, name), course.of(name), sizes) or 0.0
 
 
-def _proposed(course: Course, names: list[str], taken: list[Chosen], sizes: Sizes) -> list[str]:
+def _proposed(course: Course, names: list[str], sizes: Sizes) -> list[str]:
     """The lesions to be targets, in the order in which they are chosen."""
     by_size = sorted(names, key=lambda name: -_size(course, name, sizes))
-    counts = Counter(organ_of(one) for one in taken if organ_of(one))
+    counts: Counter[str] = Counter()
     found: list[str] = []
     for limit in range(1, sizes.most_an_organ + 1):
         for name in by_size:
             organ = organ_of(course.of(name))
-            free = len(taken) + len(found) < sizes.most
-            if name not in found and free and counts[organ] < limit:
+            if name not in found and len(found) < sizes.most and counts[organ] < limit:
                 found.append(name)
                 counts[organ] += 1 if organ else 0
     return found
 
 
-def _measurable(course: Course, name: str, rank: int | None, sizes: Sizes) -> Chosen:
+def _measurable(course: Course, name: str, sizes: Sizes, why_not: str) -> Chosen:
     about = course.of(name)
     size = f"{'short' if about.is_node else 'long'} axis {_size(course, name, sizes):.1f} mm"
-    if rank is not None:
+    if not why_not:
         return Chosen(name, Role.TARGET, f"proposed: measurable, {size}", about.organ, about.is_node)
-    limit = f"{sizes.most} targets, {sizes.most_an_organ} an organ"
-    return Chosen(name, Role.NON_TARGET, f"measurable ({size}), beyond {limit}", about.organ, about.is_node)
+    return Chosen(name, Role.NON_TARGET, f"measurable ({size}), {why_not}", about.organ, about.is_node)

@@ -147,9 +147,13 @@ def _run(folder: Path) -> dict[str, Any]:
 def _table(path: Path) -> Sequence[Mapping[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            rows = list(reader)
     except (OSError, ValueError, csv.Error) as problem:
         raise _not_ours(path.parent, f"{path.name} cannot be read ({problem})") from problem
+    if "lesion_id" not in (reader.fieldnames or ()):
+        raise _not_ours(path.parent, f"{path.name} cannot be read (it has no column lesion_id)")
+    return rows
 
 
 def _row(cells: Mapping[str, str], folder: Path) -> Row:
