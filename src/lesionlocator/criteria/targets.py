@@ -54,9 +54,9 @@ def choose(course: Course, sizes: Sizes = RECIST_SIZES) -> tuple[Chosen, ...]:
     """What each lesion counts as. What a reader said holds; the rest is proposed and marked as such.
 
     Proposed targets are measurable at baseline. The largest of each organ comes first, then the next largest, to
-    represent all organs: at most two of one organ and five altogether. Where a reader chose any target, none is proposed.
-    A lesion whose organ nobody said counts as an organ of its own. Nodes are one organ. All other lesions of the baseline
-    are non-targets, except nodes with a short axis under 10 mm, which are normal.
+    represent all organs: at most two of one organ and five altogether. Where a reader chose any target, none is
+    proposed. A lesion whose organ nobody said counts as an organ of its own. Nodes are one organ. All other lesions of
+    the baseline are non-targets, except nodes with a short axis under 10 mm, which are normal.
     """
     fragments = {name for name in course.lesion_ids if course.root(name) != name}
     roots = [name for name in course.lesion_ids if name not in fragments]
