@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import ndimage
 
 from lesionlocator.geometry import Geometry, Index3, PointMap, index3
@@ -69,6 +71,26 @@ def warp(
         values = sample(volume, where_from(slab.index_to_world(index)), outside=outside)
         out[first : first + slab.shape[0]] = values.reshape(slab.shape)
     return out
+
+
+def axis_weights(at_index: Float[np.ndarray, " n"], step: float, length: int) -> Float[np.ndarray, "n length"]:
+    """How much each voxel of an axis counts for samples at these indices, `step` voxels apart; every row sums to one.
+
+    A triangle: linear interpolation where samples are close, an average where they are further apart than voxels.
+    Beyond the ends the nearest voxel is repeated.
+    """
+    held = np.clip(at_index, 0, length - 1)
+    weights = np.maximum(0.0, 1 - np.abs(np.arange(length) - held[:, None]) / max(1.0, step))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def along_axes(array: Shaped[np.ndarray, "d h w"], weights: Sequence[np.ndarray]) -> Float[np.ndarray, "n m k"]:
+    """An array sampled along its own axes by one `axis_weights` for each: all that a grid of the same axes needs."""
+    found = np.asarray(array, np.float32)
+    # The axis that shrinks most goes first, which leaves least to do for the others.
+    for axis in sorted(range(3), key=lambda axis: weights[axis].shape[0] / weights[axis].shape[1]):
+        found = np.moveaxis(np.tensordot(weights[axis], found, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(found)
 
 
 def _nearest_voxel(source: Geometry, onto: Geometry) -> tuple[Index3, Index3]:

@@ -15,6 +15,7 @@ from lesionlocator.errors import Refused
 
 CARD_FILE = "model.json"
 CARD_VERSION = 1
+EMBEDDED = Path(__file__).parent / "models"
 PUBLISHED_PARTS = ("LesionLocatorSeg/bbox_optimized", "LesionLocatorSeg/point_optimized", "LesionLocatorTrack")
 
 Setting = float | int | str | bool
@@ -96,6 +97,11 @@ def models_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("lesionlocator", appauthor=False) / "models"
+
+
+def embedded_folder(name: str) -> Path:
+    """Where the files of an embedded network are: in the package itself."""
+    return EMBEDDED / name
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -315,6 +321,7 @@ MODELS: dict[str, ModelCard] = {
             limits="Not a medical device. Does not look at the picture inside a box; a single click grows to a rough "
             "extent.",
         ),
+        *(read_card(file.parent) for file in sorted(EMBEDDED.glob(f"*/{CARD_FILE}"))),
     )
 }
 """The embedded models. Each runs on the base install."""

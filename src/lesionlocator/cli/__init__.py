@@ -23,6 +23,7 @@ from lesionlocator.cli.series import series
 from lesionlocator.cli.serve import serve
 from lesionlocator.cli.synthesize import synthesize
 from lesionlocator.cli.track import track
+from lesionlocator.cli.train import train
 from lesionlocator.errors import Refused
 
 app = App(
@@ -48,6 +49,7 @@ _COMMANDS = (
     series,
     export,
     synthesize,
+    train,
     serve,
     doctor,
     demo,

@@ -75,9 +75,16 @@ def _load_published(card: ModelCard, running: Running) -> Segmenter:
     return load_published(card, running)
 
 
+def _load_learned(card: ModelCard, running: Running) -> Segmenter:
+    from lesionlocator.segment.learned import load_learned
+
+    return load_learned(card, running)
+
+
 KINDS: dict[str, Callable[[ModelCard, Running], Segmenter]] = {
     "ellipsoid": _load_ellipsoid,
     "intensity": _load_intensity,
     "published": _load_published,
+    "learned": _load_learned,
 }
 """Kind of a model (its card says it) -> the function that makes a segmenter of it."""

@@ -1,0 +1,141 @@
+"""The network that answers a patch and its prompts with an outline, and says how good it thinks that outline is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class PromptablePlan:
+    """The measures of a promptable network. `widths` are the channels of each stage from half resolution down."""
+
+    channels: int = 12
+    again: tuple[int, ...] = (0, 1, 4, 5, 6, 8, 9, 11)
+    """The channels that are looked at once more at full resolution."""
+    widths: tuple[int, ...] = (24, 48, 96, 192)
+    blocks: tuple[int, ...] = (1, 1, 2, 1)
+    fine: int = 8
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> PromptablePlan:
+        """A plan from `to_json`."""
+        return PromptablePlan(
+            int(values["channels"]),
+            tuple(values["again"]),
+            tuple(values["widths"]),
+            tuple(values["blocks"]),
+            int(values["fine"]),
+        )
+
+
+class Promptable(nn.Module):
+    """(n, channels, d, h, w) -> logits (n, d, h, w) and confidence (n), an estimate of the outline's Dice.
+
+    A residual U-Net on half resolution, which sees 2 x 2 x 2 voxels as channels. What it finds goes back to full
+    resolution and meets the picture there once more, so that thin rims and branches are not lost.
+    """
+
+    def __init__(self, plan: PromptablePlan) -> None:
+        super().__init__()
+        self.plan = plan
+        widths = plan.widths
+        coarse_to_fine = list(pairwise(reversed(widths)))
+        self.stem = Normed(8 * plan.channels, widths[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(*(Residual(width) for _ in range(count)))
+            for width, count in zip(widths, plan.blocks, strict=True)
+        )
+        self.shrink = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.lift = nn.ModuleList(nn.Conv3d(a, b, 1) for a, b in coarse_to_fine)
+        self.join = nn.ModuleList(Normed(2 * b, b) for _, b in coarse_to_fine)
+        self.up = nn.ModuleList(Residual(b) for _, b in coarse_to_fine)
+        self.coarse = nn.Conv3d(widths[0], 8, 1)
+        self.spread = nn.Conv3d(widths[0], 8 * plan.fine, 1)
+        self.meet = Normed(plan.fine + len(plan.again), 2 * plan.fine)
+        self.fine = Normed(2 * plan.fine, plan.fine)
+        self.out = nn.Conv3d(plan.fine, 1, 1)
+        self.judge = nn.Sequential(nn.Linear(widths[-1] + 2 * widths[0] + 4, 64), nn.SiLU(), nn.Linear(64, 1))
+
+    def forward(self, patch: Float[Tensor, "n c d h w"]) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, " n"]]:
+        features = bent(self.stem(to_depth(patch)))
+        skips: list[Tensor] = []
+        for stage, blocks in enumerate(self.down):
+            features = blocks(features)
+            if stage < len(self.shrink):
+                skips.append(features)
+                features = self.shrink[stage](features)
+        deepest = features
+        for lift, join, up in zip(self.lift, self.join, self.up, strict=True):
+            raised = functional.interpolate(lift(features), scale_factor=2.0, mode="trilinear", align_corners=False)
+            features = up(bent(join(torch.cat((raised, skips.pop()), dim=1))))
+        again = torch.cat([patch[:, channel : channel + 1] for channel in self.plan.again], dim=1)
+        fine = bent(self.meet(torch.cat((to_space(self.spread(features)), again), dim=1)))
+        logits = (self.out(bent(self.fine(fine))) + to_space(self.coarse(features)))[:, 0]
+        return logits, self._confidence(deepest, features, logits)
+
+    def _confidence(self, deepest: Tensor, features: Tensor, logits: Tensor) -> Float[Tensor, " n"]:
+        """From what the network saw, at the outline and over it; learns nothing into the outline itself."""
+        belief = torch.sigmoid(logits.detach())[:, None]
+        unsure = 4 * belief * (1 - belief)
+        inside = functional.avg_pool3d(belief, 2)
+        border = functional.avg_pool3d(unsure, 2)
+        features, deepest = features.detach(), deepest.detach()
+        seen = [deepest.mean((2, 3, 4))]
+        for weight in (inside, border):
+            seen.append((features * weight).sum((2, 3, 4)) / (weight.sum((2, 3, 4)) + 1e-3))
+        volume = belief.mean((2, 3, 4))
+        facts = [volume, unsure.mean((2, 3, 4)) / (volume + 1e-3), belief.amax((2, 3, 4)), torch.log(volume + 1e-4)]
+        return torch.sigmoid(self.judge(torch.cat((*seen, *facts), dim=1))[:, 0])
+
+
+class Normed(nn.Module):
+    """Convolution, then every channel of every patch brought to its own mean and spread."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(outputs, outputs, eps=1e-4)
+        nn.init.kaiming_normal_(self.conv.weight, 0.01)
+
+    def forward(self, features: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n _ d h w"]:
+        return self.norm(self.conv(features))
+
+
+class Residual(nn.Module):
+    """Two normed convolutions beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = Normed(width, width), Normed(width, width)
+
+    def forward(self, features: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n c d h w"]:
+        return bent(features + self.second(bent(self.first(features))))
+
+
+def bent(features: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n c d h w"]:
+    """Leaky ReLU."""
+    return functional.leaky_relu(features, 0.01)
+
+
+def to_depth(fine: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n _ _ _ _"]:
+    """Every 2 x 2 x 2 voxels as eight channels of one."""
+    n, c, d, h, w = fine.shape
+    parts = fine.reshape(n, c, d // 2, 2, h // 2, 2, w // 2, 2)
+    return parts.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, 8 * c, d // 2, h // 2, w // 2)
+
+
+def to_space(coarse: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n _ _ _ _"]:
+    """The way back of `to_depth`."""
+    n, c, d, h, w = coarse.shape
+    parts = coarse.reshape(n, c // 8, 2, 2, 2, d, h, w)
+    return parts.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, c // 8, 2 * d, 2 * h, 2 * w)

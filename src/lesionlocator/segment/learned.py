@@ -1,0 +1,238 @@
+"""A trained network as a segmenter: one look at a zoomed patch, and for a click first a search for the right zoom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from lesionlocator.engine import Engine, load_engine
+from lesionlocator.errors import Refused
+from lesionlocator.prompt import Box, Click, Line, Shape
+from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
+from lesionlocator.segment.extent import at_least_a_voxel, inscribed, known
+from lesionlocator.segment.grow import read_extents
+from lesionlocator.segment.running import Running
+from lesionlocator.segment.zoom import PATCH, Patch, View, hint, look, show
+from lesionlocator.volume import Mask, Volume
+from lesionlocator.weights import ModelCard, embedded_folder
+
+SIDES_MM = (24.0, 48.0, 96.0, 192.0)
+"""Cubes round a click in which a lesion of unknown size is looked for, all at once."""
+
+_STEADY = (0.3, 0.8)
+"""Shares of a patch's side that an outline takes when the zoom fits it."""
+
+_SETTLED = 0.15
+_ROUNDS = 2
+_HARDLY = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One answer of the network: where it looked, what it believes, and how sure it is."""
+
+    view: View
+    belief: Patch
+    confidence: float
+
+    @property
+    def found(self) -> bool:
+        return bool((self.belief >= 0.5).any())
+
+    def box(self, clicks: Sequence[Click]) -> Box:
+        """Round what was found at a click (everything, when no click is in it)."""
+        labels, count = ndimage.label(self.belief >= 0.5, np.ones((3, 3, 3)))
+        index = np.floor(self.view.from_world(np.array([click.at for click in clicks])) + 0.5).astype(int)
+        index = np.clip(index, 0, PATCH - 1)
+        hit = {int(np.asarray(labels)[tuple(at)]) for at in index} - {0}
+        part = np.isin(labels, list(hit)) if hit and count > 1 else np.asarray(labels) > 0
+        where = np.argwhere(part)
+        low, high = where.min(axis=0) - 0.5, where.max(axis=0) + 0.5
+        corner, *ends = self.view.to_world(np.array([low, *(low + np.diag(high - low))]))
+        return Box(corner, np.stack(ends, axis=1) - corner[:, None])
+
+    def seen_from(self, other: View) -> Patch:
+        """This belief in another view of the same scan."""
+        return resampled(self.belief, self.view, other)
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Outlines by a network. From a box, one look. From a click, four cubes at once, then a look at what was found.
+
+    Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
+    """
+
+    card: ModelCard
+    folder: Path
+    device: str = "auto"
+    _engines: list[Engine] = field(default_factory=list["Engine"])
+
+    @property
+    def name(self) -> str:
+        return self.card.id
+
+    @property
+    def engine(self) -> Engine:
+        """Loaded when it is first needed, and once."""
+        if not self._engines:
+            self._engines.append(load_engine(self.folder, self.device))
+        return self._engines[0]
+
+    def prepare(self, volume: Volume) -> Prepared:
+        return Prepared(volume)
+
+    def outline(self, prepared: Prepared, asks: Sequence[Ask]) -> list[Outline]:
+        return [self._answer(prepared.volume, ask) for ask in asks]
+
+    def _answer(self, volume: Volume, ask: Ask) -> Outline:
+        confidences: list[float] = []
+
+        def draw(volume: Volume, ask: Ask) -> Mask:
+            mask, confidence = self._draw(volume, ask)
+            confidences.append(confidence)
+            return mask
+
+        outline = answer(volume, ask, draw)
+        return outline if outline.mask is None else replace(outline, confidence=round(confidences[0], 4))
+
+    def _draw(self, volume: Volume, ask: Ask) -> tuple[Mask, float]:
+        clicks = [prompt for prompt in ask if isinstance(prompt, Click)]
+        boxes = [at_least_a_voxel(prompt, volume.geometry) for prompt in ask if isinstance(prompt, Box)]
+        shapes = [prompt for prompt in ask if isinstance(prompt, Shape)]
+        if not boxes and not shapes and any(isinstance(prompt, Line) for prompt in ask):
+            boxes = [extent.box for extent in read_extents(volume, ask)]
+        for box in boxes:
+            known(volume, box)
+        if not boxes and not shapes:
+            return self._from_clicks(volume, clicks)
+        starts: list[tuple[Box, Box | None]] = [(box, box) for box in boxes]
+        starts = starts or [(at_least_a_voxel(Box.around(shape.mask), volume.geometry), None) for shape in shapes]
+        given = _together(shapes, volume)
+        answers = [self._from_box(volume, box, shown, clicks, given) for box, shown in starts]
+        return _joined([mask for mask, _ in answers]), float(np.mean([confidence for _, confidence in answers]))
+
+    def _from_box(
+        self, volume: Volume, around: Box, box: Box | None, clicks: Sequence[Click], given: Mask | None
+    ) -> tuple[Mask, float]:
+        view = View.on_box(around, volume.geometry)
+        prior = None if given is None else view.cut(given.on(volume.geometry).astype(np.float32))
+        seen = self._look(volume, view, (), box, prior)
+        for count in range(1, len(clicks) + 1):
+            seen = self._look(volume, view, clicks[:count], box, (seen.belief >= 0.5).astype(np.float32))
+        return _outlined(seen, around, volume), seen.confidence
+
+    def _from_clicks(self, volume: Volume, clicks: Sequence[Click]) -> tuple[Mask, float]:
+        first = next(click for click in clicks if click.positive)
+        known(volume, Box.from_bounds(first.at - 0.01, first.at + 0.01))
+        seen = self._zoomed(volume, self._search(volume, first), [first])
+        used = [first]
+        for click in (other for other in clicks if other is not first):
+            used.append(click)
+            box = _with_places(seen.box(used), [click.at for click in used if click.positive], volume)
+            view = View.on_box(box, volume.geometry)
+            seen = self._look(volume, view, used, None, (seen.seen_from(view) >= 0.5).astype(np.float32))
+            if not seen.found:
+                raise NotOutlined("nothing found at the prompt")
+        return seen.view.to_mask(seen.belief), seen.confidence
+
+    def _search(self, volume: Volume, click: Click) -> Look:
+        """The cube whose outline is the most trusted of those that fill a steady share of it."""
+        views = [View.on_point(click.at, side_mm, volume.geometry) for side_mm in SIDES_MM]
+        shown = np.stack([show(look(volume, view), hint(view, [click])) for view in views])
+        beliefs, confidences = self.engine(shown)
+        looks = [
+            Look(view, belief, float(confidence))
+            for view, belief, confidence in zip(views, beliefs, confidences, strict=True)
+        ]
+        looks = [one for one in looks if one.found]
+        if not looks:
+            raise NotOutlined("nothing found at the prompt")
+        return max(looks, key=lambda one: one.confidence * _steadiness(one, click))
+
+    def _zoomed(self, volume: Volume, seen: Look, clicks: Sequence[Click]) -> Look:
+        """Looked at again, so that what was found fills the patch as a box would."""
+        for _ in range(_ROUNDS):
+            box = seen.box(clicks)
+            view = View.on_box(at_least_a_voxel(box, volume.geometry), volume.geometry)
+            again = self._look(volume, view, clicks, None, (seen.seen_from(view) >= 0.5).astype(np.float32))
+            if not again.found:
+                return seen
+            change = np.abs(np.log(np.maximum(again.box(clicks).size_mm, 1e-3) / np.maximum(box.size_mm, 1e-3))).max()
+            seen = again
+            if change < _SETTLED:
+                break
+        return seen
+
+    def _look(self, volume: Volume, view: View, clicks: Sequence[Click], box: Box | None, prior: Patch | None) -> Look:
+        shown = show(look(volume, view), hint(view, clicks, box, prior))
+        beliefs, confidences = self.engine(shown[None])
+        return Look(view, beliefs[0], float(confidences[0]))
+
+
+def load_learned(card: ModelCard, running: Running) -> Learned:
+    """The network of a model folder, or of an embedded model."""
+    if running.folds or running.mirroring is not None or running.precision != "fp32":
+        raise Refused(
+            found=f"folds, mirroring or a precision for {card.id}, which is one network in single precision",
+            needed="none of them",
+            do="leave them out",
+        )
+    return Learned(card, running.folder or embedded_folder(card.id), running.device)
+
+
+def resampled(belief: Patch, of: View, onto: View) -> Patch:
+    """What is believed in one view as another view shows it; nothing where the first does not reach."""
+    from lesionlocator.resample import along_axes, axis_weights
+
+    weights: list[Float[np.ndarray, "n m"]] = []
+    for axis in range(3):
+        at = (onto.at_index[axis] - of.start[axis]) / of.step[axis] - 0.5
+        rows = axis_weights(at, float(onto.step[axis] / of.step[axis]), PATCH)
+        weights.append(rows * ((at > -1.0) & (at < PATCH))[:, None])
+    return along_axes(belief, weights)
+
+
+def _steadiness(seen: Look, click: Click) -> float:
+    """One where the outline fills a fair share of the patch, less where it is lost in it or runs out of it."""
+    share = float((seen.box([click]).size_mm / seen.view.side_mm).max())
+    low, high = _STEADY
+    if share < low:
+        return max(0.2, share / low)
+    return 1.0 if share <= high else max(0.1, 1 - 2.5 * (share - high))
+
+
+def _outlined(seen: Look, around: Box, volume: Volume) -> Mask:
+    """The outline; where the network believes in nothing, what it believes in most, or the box's ellipsoid."""
+    mask = seen.view.to_mask(seen.belief)
+    if not mask.is_empty:
+        return mask
+    most = float(seen.belief.max())
+    faint = seen.view.to_mask(seen.belief, most / 2) if most > _HARDLY else mask
+    return inscribed([around], volume.geometry) if faint.is_empty else faint
+
+
+def _together(shapes: Sequence[Shape], volume: Volume) -> Mask | None:
+    placed = [shape.mask.placed(volume.geometry) for shape in shapes]
+    placed = [mask for mask in placed if not mask.is_empty]
+    return _joined(placed) if placed else None
+
+
+def _joined(masks: Sequence[Mask]) -> Mask:
+    """Masks of one lattice as one."""
+    if len(masks) == 1:
+        return masks[0]
+    lattice = masks[0].geometry
+    region = lattice.crop(*lattice.around(np.concatenate([mask.geometry.corners_mm for mask in masks])))
+    return Mask.from_array(np.logical_or.reduce([mask.on(region) for mask in masks]), region)
+
+
+def _with_places(box: Box, places: Sequence[np.ndarray], volume: Volume) -> Box:
+    """The box grown to hold these places, along the scan's axes."""
+    index = volume.geometry.world_to_index(np.concatenate([box.points_mm, np.array(places)]))
+    return Box.from_index(index.min(axis=0) + 0.5, index.max(axis=0) + 0.5, volume.geometry)

@@ -1,0 +1,292 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lesionlocator.network.promptable import Promptable, PromptablePlan
+from lesionlocator.segment.zoom import CHANNELS, like, paint_clicks
+from lesionlocator.train.data import GroupPlan, Sample, SampleSettings, Source, draw_group
+from lesionlocator.train.loss import confidence_loss, outline_loss, true_dice
+from lesionlocator.train.prompts import correct
+from lesionlocator.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+VIEWS = 3
+REGIONS = 8
+PRIOR = CHANNELS.index("prior")
+_WARM_UP = 150
+_CONFIDENCE = 0.3
+_EMA = 0.999
+
+Say = Callable[[str], None]
+
+
+def print_nothing(_: str) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a network is trained on: where regions come from, how they are asked for, and what the curves show."""
+
+    source: Source
+    samples: SampleSettings = SampleSettings()
+    watched: Callable[[], Mapping[str, Sequence[Sample]]] = dict
+
+
+class Groups(Dataset[list[Sample]]):
+    """Groups of samples by number; each is the same whoever draws it, so that a training can go on anywhere."""
+
+    def __init__(self, recipe: Recipe, settings: TrainSettings) -> None:
+        self.recipe, self.settings = recipe, settings
+
+    def __len__(self) -> int:
+        per_group = REGIONS * VIEWS // self.settings.batch
+        return math.ceil(self.settings.steps / per_group) * self.settings.devices
+
+    def __getitem__(self, group: int) -> list[Sample]:
+        torch.set_num_threads(1)
+        settings = self.settings
+        ramp = settings.ramp * len(self)
+        plan = GroupPlan(settings.seed, REGIONS, VIEWS, ramp)
+        return draw_group(group, self.recipe.source, self.recipe.samples, plan)
+
+
+def train(recipe: Recipe, settings: TrainSettings, start: nn.Module | PromptablePlan, say: Say = print_nothing) -> Path:
+    """Train a network and give its last checkpoint; goes on from a checkpoint that is there.
+
+    Args:
+        recipe: What it learns from.
+        settings: How long and where.
+        start: A network to go on from, or the plan of a new one.
+        say: Told about progress.
+    """
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy="ddp_spawn" if settings.devices > 1 else "auto",
+    )
+    cast("Any", fabric).launch(_train, recipe, settings, start, say)
+    return settings.out / CHECKPOINT
+
+
+def _train(
+    fabric: Fabric, recipe: Recipe, settings: TrainSettings, start: nn.Module | PromptablePlan, say: Say
+) -> None:
+    network, averaged, learner, first = _begin(fabric, settings, start)
+    model, optimizer = fabric.setup(network, learner)
+    watched = recipe.watched() if fabric.is_global_zero else {}
+    began, said = time.perf_counter(), Running()
+    batches = _batches(recipe, settings, first * fabric.world_size + fabric.global_rank, fabric.world_size)
+    for step in range(first, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        batch = next(batches).to(fabric.device)
+        rng = np.random.default_rng([settings.seed, step, fabric.global_rank])
+        if rng.random() < settings.corrected:
+            batch = corrected(network, batch, rng)
+        logits, confidence = model(batch.shown)
+        dice = true_dice(logits, batch.target, batch.seen, batch.beyond)
+        loss = outline_loss(logits, batch.target, batch.seen) + _CONFIDENCE * confidence_loss(confidence, dice)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimizer, max_norm=5.0)
+        optimizer.step()
+        _average(averaged, network, step)
+        said.add(loss, dice, confidence)
+        if fabric.is_global_zero and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
+            _save(settings.out / CHECKPOINT, _State(network, averaged, learner), step + 1, settings)
+            scores = {name: score(averaged, samples) for name, samples in watched.items()}
+            spent = time.perf_counter() - began
+            facts = {"step": step + 1, "seconds": round(spent, 1), **said.taken(), "watched": scores}
+            _write_down(facts, settings.out / LOG)
+            say(progress(facts, settings, spent / (step + 1 - first) * (settings.steps - step - 1)))
+
+
+def _begin(
+    fabric: Fabric, settings: TrainSettings, start: nn.Module | PromptablePlan
+) -> tuple[nn.Module, nn.Module, torch.optim.AdamW, int]:
+    """The network, its average, what moves it, and the first step to take."""
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    network = Promptable(start) if isinstance(start, PromptablePlan) else copy.deepcopy(start)
+    network = network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    learner = torch.optim.AdamW(network.parameters(), settings.rate, weight_decay=1e-3)
+    first = _taken_up(settings.out / CHECKPOINT, _State(network, averaged, learner))
+    return network, averaged.to(fabric.device), learner, first
+
+
+def _write_down(facts: Mapping[str, Any], file: Path) -> None:
+    with file.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(facts) + "\n")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples, stacked."""
+
+    shown: Tensor
+    target: Tensor
+    seen: Tensor
+    beyond: Tensor
+
+    @staticmethod
+    def of(samples: Sequence[Sample]) -> Batch:
+        shown = torch.from_numpy(np.stack([sample.shown for sample in samples]).astype(np.float32))
+        target, seen = (
+            torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]).astype(np.float32))
+            for name in ("target", "seen")
+        )
+        beyond = torch.tensor([sample.beyond for sample in samples], dtype=torch.float32)
+        return Batch(shown.contiguous(memory_format=torch.channels_last_3d), target, seen, beyond)
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, name).to(device) for name in ("shown", "target", "seen", "beyond")))
+
+
+def corrected(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch:
+    """The batch again with the network's own answer as the mask from before, and a click in each largest error."""
+    shown = batch.shown.clone()
+    for _ in range(1 + int(rng.random() < 0.4)):
+        with torch.no_grad():
+            belief = torch.sigmoid(model(shown)[0]).cpu().numpy()
+        for number in range(len(shown)):
+            click = correct(rng, belief[number], batch.target[number].cpu().numpy(), batch.seen[number].cpu().numpy())
+            shown[number, PRIOR] = torch.from_numpy((belief[number] >= 0.5).astype(np.float32)).to(shown)
+            if click is None:
+                continue
+            at, positive = click
+            local, seen = shown[number, 0].cpu().numpy(), batch.seen[number].cpu().numpy()
+            kind = "in" if positive else "out"
+            for name, painted in (("click", paint_clicks(at[None])), ("like", like(local, at[None]) * seen)):
+                channel = CHANNELS.index(f"{name} {kind}")
+                shown[number, channel] = torch.maximum(shown[number, channel], torch.from_numpy(painted).to(shown))
+    return Batch(shown, batch.target, batch.seen, batch.beyond)
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """Warm-up, then a cosine that ends at zero."""
+    warm = min(1.0, (step + 1) / min(_WARM_UP, max(1, settings.steps // 10)))
+    return settings.rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+
+
+def score(network: nn.Module, samples: Sequence[Sample]) -> float:
+    """Mean Dice over samples, each as a lesion of its own."""
+    found: list[float] = []
+    network.eval()
+    for sample in samples:
+        batch = Batch.of([sample]).to(next(network.parameters()).device)
+        with torch.no_grad():
+            logits, _ = network(batch.shown)
+        found.append(float(true_dice(logits, batch.target, batch.seen, batch.beyond)))
+    network.train()
+    return round(float(np.mean(found)), 4) if found else math.nan
+
+
+def progress(facts: Mapping[str, Any], settings: TrainSettings, left: float) -> str:
+    """A line on how far the training is, and how long it will take."""
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in facts["watched"].items())
+    return (
+        f"step {facts['step']} of {settings.steps}, loss {facts['loss']:.3f}, Dice {facts['dice']:.3f}, "
+        f"confidence off by {facts['off']:.3f}, about {left / 60:.0f} min left  {scores}"
+    )
+
+
+class Running:
+    """Means of what was seen since they were last taken."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float, float]] = []
+
+    def add(self, loss: Tensor, dice: Tensor, confidence: Tensor) -> None:
+        off = float((confidence.detach() - dice).abs().mean())
+        self._seen.append((float(loss.detach()), float(dice.mean()), off))
+
+    def taken(self) -> dict[str, float]:
+        means = np.mean(self._seen, axis=0)
+        self._seen.clear()
+        return dict(zip(("loss", "dice", "off"), (round(float(value), 4) for value in means), strict=True))
+
+
+def _batches(recipe: Recipe, settings: TrainSettings, first: int, stride: int) -> Iterator[Batch]:
+    """Batches for one device from its `first` on; device `r` of `n` takes the groups r, r + n, r + 2 n and so on."""
+    per_group = REGIONS * VIEWS // settings.batch
+    rank, done = first % stride, first // stride
+    groups = range(rank + stride * (done // per_group), 1 << 30, stride)
+    loader = DataLoader(
+        Groups(recipe, settings),
+        batch_size=None,
+        sampler=groups,
+        num_workers=settings.loaders,
+        prefetch_factor=2 if settings.loaders else None,
+    )
+    skip = done % per_group
+    for samples in loader:
+        for number in range(skip, per_group):
+            yield Batch.of(samples[number * settings.batch : (number + 1) * settings.batch])
+        skip = 0
+
+
+def _average(averaged: nn.Module, network: nn.Module, step: int) -> None:
+    keep = min(_EMA, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for mean, now in zip(averaged.parameters(), network.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """All that a training has to remember beside the step."""
+
+    network: nn.Module
+    averaged: nn.Module
+    learner: torch.optim.Optimizer
+
+
+def _save(file: Path, state: _State, step: int, settings: TrainSettings) -> None:
+    """A whole file or none: it appears by its last step, a rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    told = {name: str(value) for name, value in asdict(settings).items()}
+    states = {name: getattr(state, name).state_dict() for name in ("network", "averaged", "learner")}
+    plan = cast("Promptable", state.network).plan.to_json()
+    torch.save({**states, "step": step, "plan": plan, "settings": told}, part)
+    part.replace(file)
+
+
+def _taken_up(file: Path, state: _State) -> int:
+    """Puts back what a checkpoint remembers, and gives the step to go on with; 0 without a checkpoint."""
+    if not file.is_file():
+        return 0
+    kept = torch.load(file, map_location="cpu", weights_only=True)
+    for name in ("network", "averaged", "learner"):
+        getattr(state, name).load_state_dict(kept[name])
+    return int(kept["step"])
+
+
+def load_averaged(file: Path) -> Promptable:
+    """The averaged network of a checkpoint, which is the one to use."""
+    kept = torch.load(file, map_location="cpu", weights_only=True)
+    network = Promptable(PromptablePlan.from_json(kept["plan"]))
+    network.load_state_dict(kept["averaged"])
+    return network.eval()
