@@ -17,6 +17,7 @@ from lesionlocator.dataset.layouts import LAYOUTS
 from lesionlocator.formats import READERS
 from lesionlocator.prompt import PROMPTS
 from lesionlocator.segment import KINDS, MODELS
+from lesionlocator.synth.changes import CHANGES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -37,7 +38,7 @@ def named(pages):
 @pytest.fixture
 def tables():
     """The extension tables, as they were before a page put rows of its own into them."""
-    known = [READERS, ALIGNERS, KINDS, MODELS, PROMPTS, LAYOUTS]
+    known = [READERS, ALIGNERS, KINDS, MODELS, PROMPTS, LAYOUTS, CHANGES]
     before = [dict(table) for table in known]
     yield
     for table, rows in zip(known, before, strict=True):
