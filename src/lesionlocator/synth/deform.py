@@ -285,7 +285,8 @@ class Swelling:
         radius = np.maximum(site.distance_mm - float(site.distance_mm.min()), 0.0)
         radius = np.maximum(radius, self.core_mm)
         source = np.where(radius > self.core_mm, 2 / radius, 3 / self.core_mm)
-        source = 0.75 * source * self.core_mm / 3 + 0.25
+        share = 0.4 if self.pulls else 0.75
+        source = share * source * self.core_mm / 3 + 1 - share
         inner = _smooth_step((self.zone_mm - site.distance_mm) / (2 * node) + 0.5)
         source = (inner * source + (1 - inner) * self._outside(site, radius)).astype(np.float32)
         potential = _potential(source, site.ease)

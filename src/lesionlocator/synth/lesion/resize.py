@@ -31,7 +31,7 @@ _BONE_HU = (250.0, 450.0)
 """Below the first nothing is bone, above the second all is."""
 _LARGEST_ML = 600.0
 _Resized = TypeVar("_Resized", bound="_Resize")
-_FINER = (32, 48, 72)
+_FINER = (32, 48, 72, 108)
 """Nodes to try, until there and back are near enough."""
 _NEAR = 0.03
 """The share of its volume by which a deformation may miss; the last voxels of the border make up for it."""
