@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,7 +85,7 @@ def train(recipe: Recipe, settings: TrainSettings, start: nn.Module | Promptable
         devices=settings.devices,
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
     )
-    cast("Any", fabric).launch(_train, recipe, settings, start, say)
+    fabric.launch(partial(_train, recipe=recipe, settings=settings, start=start, say=say))
     return settings.out / CHECKPOINT
 
 
