@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lowest lint format evidence docs benchmarks clean
+.PHONY: help demo page serve test lowest lint format evidence docs benchmarks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ INSTALL = ($(PIP) -c constraints.txt -e $(1) || { \
 help:
 	@echo "make demo      outline a lesion and follow it to a second scan, with a picture"
 	@echo "make test      set up, check style, types and layers, run the tests"
+	@echo "make serve     the reading room on the cases in CASES=folder (node and npm make its page; make page: it alone)"
 	@echo "make lint      the checks alone          make format    apply the style"
 	@echo "make evidence  measure every claim anew  make docs      build the site into site/"
 	@echo "make lowest    the tests with the oldest packages allowed    make clean  remove all that these made"
@@ -23,7 +24,22 @@ help:
 demo: $(VENV)/.base
 	@$(BIN)/lesionlocator demo
 
+# The reading room's page, from viewer/. Whoever installs a wheel has it already; nothing else needs node.
+PAGE := src/lesionlocator/server/page/index.html
+page: $(PAGE)
+
+$(PAGE): $(wildcard viewer/src/*) viewer/build.mjs viewer/package-lock.json
+	@command -v node npm >/dev/null && test "$$(command -v node npm | wc -l)" = 2 || { \
+		echo "no page: found no node or no npm (Debian, Ubuntu: apt install nodejs npm)" >&2; exit 2; }
+	@cd viewer && { test node_modules -nt package-lock.json || npm ci --silent --no-progress && touch node_modules; }
+	@cd viewer && node build.mjs
+
+CASES := .
+serve: $(VENV)/.server page
+	@$(BIN)/lesionlocator serve $(CASES) --open
+
 test: lint
+	@$(MAKE) --no-print-directory page || true
 	@$(BIN)/python -m pytest -q -n 2 --dist=worksteal $(TESTS)
 
 # The tests again with the oldest packages that pyproject.toml allows, in an environment of its own. The wheel has been
@@ -53,7 +69,7 @@ docs: $(VENV)/.docs
 	@$(BIN)/zensical build --strict
 
 clean:
-	rm -rf $(VENV) .venv-lowest site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf viewer/node_modules src/lesionlocator/server/page $(VENV) .venv-lowest site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, in layers: what the demo needs comes first and alone, so that it is there soon.
@@ -73,6 +89,11 @@ $(VENV)/.base: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.base
 	@echo "adding what the tests need (once, about a minute)"
 	@$(call INSTALL,".[dev]")
+	@touch $@
+
+$(VENV)/.server: $(VENV)/.base
+	@echo "adding what the reading room needs"
+	@$(call INSTALL,".[server]")
 	@touch $@
 
 $(VENV)/.lowest: constraints-lowest.txt $(VENV)/.base

@@ -31,7 +31,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--require-servers",
         action="store_true",
-        help="fail, instead of skipping, where a server or checker of Debian is not installed",
+        help="fail, instead of skipping, where a server, browser or checker of Debian is not installed, or no page built",
     )
 
 
@@ -47,6 +47,16 @@ def debian_program(request):
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def built_page(request):
+    """The folder of the reading room's page; the test is skipped where it was not built, unless it has to be there."""
+    page = REPOSITORY / "src" / "lesionlocator" / "server" / "page"
+    if not (page / "index.html").is_file():
+        reason = "needs the page: `make page` (node and npm)"
+        (pytest.fail if request.config.getoption("--require-servers") else pytest.skip)(reason)
+    return page
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import { svg } from "./dom.ts";
 import type { CaseView, LesionView } from "./types.ts";
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [300, 130, 40, 22, 14];
+const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [300, 140, 40, 22, 26];
 
 /** A curve with one point for each scan in which the lesion was measured or is gone. */
 export function growthCurve(view: CaseView, lesionId: string, colour: string): SVGElement {

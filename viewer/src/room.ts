@@ -179,7 +179,7 @@ export class Room {
     const side = this.sides.findIndex((one) => one.scan === scan);
     if (lesion && side >= 0 && lesion.centre_x_mm !== null) {
       this.moveCursor(side, [lesion.centre_x_mm, lesion.centre_y_mm!, lesion.centre_z_mm!]);
-    }
+    } else if (lesionId !== null) this.lookWhereItWas(scan, lesionId);
     this.changed("case");
   }
 
@@ -194,10 +194,9 @@ export class Room {
     }
     this.active = this.sides.findIndex((side) => side.scan === scan);
     this.select(lesion.lesion_id, scan);
-    if (lesion.centre_x_mm === null) this.lookWhereItWas(scan, lesion.lesion_id);
   }
 
-  /** For a lesion that is not there any more: where it was before. */
+  /** For a lesion that has no outline in this scan: where it was before; the linked cursor shows where that is now. */
   private lookWhereItWas(scan: number, lesionId: string): void {
     for (let before = scan - 1; before >= 0; before--) {
       const lesion = this.lesion(before, lesionId);

@@ -96,7 +96,7 @@ def make_app(room: Room) -> FastAPI:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncGenerator[None]:
         yield
-        room.queue.close()
+        room.close()
 
     app = FastAPI(
         title="lesionlocator",
@@ -372,13 +372,13 @@ async def upload(request: Request) -> dict[str, Any]:
 @routes.get("/jobs/{job_id}")
 def read_job(request: Request, job_id: str) -> dict[str, Any]:
     """How far a job is."""
-    return _room(request).queue.job(job_id).to_json()
+    return _room(request).job(job_id).to_json()
 
 
 @routes.delete("/jobs/{job_id}")
 def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     """A job that is not wanted any more."""
-    job = _room(request).queue.job(job_id)
+    job = _room(request).job(job_id)
     job.cancel()
     return job.to_json()
 
@@ -386,7 +386,7 @@ def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
 @routes.get("/jobs/{job_id}/events")
 async def read_events(request: Request, job_id: str) -> StreamingResponse:
     """Lines of progress as they come, then the job itself (server-sent events `progress` and `end`)."""
-    job = _room(request).queue.job(job_id)
+    job = _room(request).job(job_id)
     return StreamingResponse(_events(job), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 

@@ -161,10 +161,15 @@ class Queue:
         Raises:
             Refused: It is not known, or was forgotten.
         """
+        found = self.known(job_id)
+        if found is None:
+            raise Refused(found=f"no job {job_id!r}", needed="a job of this server", do="ask for it again")
+        return found
+
+    def known(self, job_id: str) -> Job | None:
+        """The job of this id, if there is one."""
         with self._changed:
-            if job_id not in self._known:
-                raise Refused(found=f"no job {job_id!r}", needed="a job of this server", do="ask for it again")
-            return self._known[job_id]
+            return self._known.get(job_id)
 
     def close(self, seconds: float = 5.0) -> None:
         """Cancels everything and waits for the worker to stop."""

@@ -72,6 +72,8 @@ class Room:
         self.uploads = state / "uploads"
         self.uploads.mkdir(parents=True, exist_ok=True)
         self.queue = Queue(settings.queue, explain)
+        # Bringing scans together takes long and needs no model: a click does not wait for it.
+        self.aligning = Queue(settings.queue, explain)
         self.viewer = Viewer()
         self._readings: OrderedDict[str, tuple[int, Reading]] = OrderedDict()
         self._lock = threading.Lock()
@@ -222,7 +224,20 @@ class Room:
             self.alignment(case_id, first, last)
             return {"aligned": [first, last]}
 
-        return self.queue.add(Job(work, "align", session))
+        return self.aligning.add(Job(work, "align", session))
+
+    def job(self, job_id: str) -> Job:
+        """The job of this id.
+
+        Raises:
+            Refused: It is not known, or was forgotten.
+        """
+        return self.aligning.known(job_id) or self.queue.job(job_id)
+
+    def close(self) -> None:
+        """Cancels all work and waits for it to stop."""
+        for queue in (self.aligning, self.queue):
+            queue.close()
 
     def alignment(self, case_id: str, first: int, last: int) -> Alignment:
         """How two scans of a case correspond; worked out once."""
