@@ -31,7 +31,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--require-servers",
         action="store_true",
-        help="fail, instead of skipping, where a server, browser or checker of Debian is not installed, or no page built",
+        help="fail, instead of skipping, where a server, browser or checker of Debian, or the page, is missing",
     )
 
 
