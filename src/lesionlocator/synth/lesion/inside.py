@@ -1,4 +1,4 @@
-"""A lesion that looks different inside: a necrotic core, another rim, another uptake. Its outline stays."""
+"""A lesion that looks different inside: a necrotic core, another rim, another uptake, in the same outline."""
 
 from __future__ import annotations
 
