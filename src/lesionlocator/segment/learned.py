@@ -1,4 +1,4 @@
-"""A trained network as a segmenter: one look at a zoomed patch, and for a click first a search for the right zoom."""
+"""A trained network as a segmenter: one look at a zoomed patch for a box, and one more for every correction."""
 
 from __future__ import annotations
 
@@ -21,14 +21,6 @@ from lesionlocator.segment.zoom import PATCH, Patch, View, hint, look, show
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard, embedded_folder
 
-SIDES_MM = (24.0, 48.0, 96.0, 192.0)
-"""Cubes round a click in which a lesion of unknown size is looked for, all at once."""
-
-_STEADY = (0.3, 0.8)
-"""Shares of a patch's side that an outline takes when the zoom fits it."""
-
-_SETTLED = 0.15
-_ROUNDS = 2
 _HARDLY = 0.1
 
 
@@ -63,7 +55,10 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """Outlines by a network. From a box, one look. From a click, four cubes at once, then a look at what was found.
+    """Outlines by a network. From a box, one look.
+
+    How far a lesion reaches from a click alone, the classical search tells (`grow`), as for the other segmenters: the
+    network's own search among cubes of 24 to 192 mm took large lesions for small ones (docs/train.md).
 
     Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
     """
@@ -129,8 +124,11 @@ class Learned:
 
     def _from_clicks(self, volume: Volume, clicks: Sequence[Click]) -> tuple[Mask, float]:
         first = next(click for click in clicks if click.positive)
-        known(volume, Box.from_bounds(first.at - 0.01, first.at + 0.01))
-        seen = self._zoomed(volume, self._search(volume, first), [first])
+        (extent,) = read_extents(volume, (first,))
+        view = View.on_box(extent.box, volume.geometry)
+        seen = self._look(volume, view, [first], extent.box, None)
+        if not seen.found:
+            raise NotOutlined("nothing found at the prompt")
         used = [first]
         for click in (other for other in clicks if other is not first):
             used.append(click)
@@ -140,34 +138,6 @@ class Learned:
             if not seen.found:
                 raise NotOutlined("nothing found at the prompt")
         return seen.view.to_mask(seen.belief), seen.confidence
-
-    def _search(self, volume: Volume, click: Click) -> Look:
-        """The cube whose outline is the most trusted of those that fill a steady share of it."""
-        views = [View.on_point(click.at, side_mm, volume.geometry) for side_mm in SIDES_MM]
-        shown = np.stack([show(look(volume, view), hint(view, [click])) for view in views])
-        beliefs, confidences = self.engine(shown)
-        looks = [
-            Look(view, belief, float(confidence))
-            for view, belief, confidence in zip(views, beliefs, confidences, strict=True)
-        ]
-        looks = [one for one in looks if one.found]
-        if not looks:
-            raise NotOutlined("nothing found at the prompt")
-        return max(looks, key=lambda one: one.confidence * _steadiness(one, click))
-
-    def _zoomed(self, volume: Volume, seen: Look, clicks: Sequence[Click]) -> Look:
-        """Looked at again, so that what was found fills the patch as a box would."""
-        for _ in range(_ROUNDS):
-            box = seen.box(clicks)
-            view = View.on_box(at_least_a_voxel(box, volume.geometry), volume.geometry)
-            again = self._look(volume, view, clicks, None, (seen.seen_from(view) >= 0.5).astype(np.float32))
-            if not again.found:
-                return seen
-            change = np.abs(np.log(np.maximum(again.box(clicks).size_mm, 1e-3) / np.maximum(box.size_mm, 1e-3))).max()
-            seen = again
-            if change < _SETTLED:
-                break
-        return seen
 
     def _look(self, volume: Volume, view: View, clicks: Sequence[Click], box: Box | None, prior: Patch | None) -> Look:
         shown = show(look(volume, view), hint(view, clicks, box, prior))
@@ -196,15 +166,6 @@ def resampled(belief: Patch, of: View, onto: View) -> Patch:
         rows = axis_weights(at, float(onto.step[axis] / of.step[axis]), PATCH)
         weights.append(rows * ((at > -1.0) & (at < PATCH))[:, None])
     return along_axes(belief, weights)
-
-
-def _steadiness(seen: Look, click: Click) -> float:
-    """One where the outline fills a fair share of the patch, less where it is lost in it or runs out of it."""
-    share = float((seen.box([click]).size_mm / seen.view.side_mm).max())
-    low, high = _STEADY
-    if share < low:
-        return max(0.2, share / low)
-    return 1.0 if share <= high else max(0.1, 1 - 2.5 * (share - high))
 
 
 def _outlined(seen: Look, around: Box, volume: Volume) -> Mask:
