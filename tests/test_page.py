@@ -303,6 +303,7 @@ def test_two_windows_do_not_overwrite_each_other(server, context):
 def test_a_killed_server_loses_nothing_and_the_page_goes_on(server, context):
     reader = Reader(context, server)
     reader.open()
+    reader.page.wait_for_timeout(500)  # the alignment is on its way too, and must not keep the page from saying so
     before = reader.page.locator("tbody").inner_text() if reader.page.locator("tbody").count() else ""
     server.kill()
     reader.page.keyboard.press("l")

@@ -51,7 +51,15 @@ export function exportDialog(room: Room): void {
             el("a", { class: "button", href: `${base}/result.zip`, download: "" }, "Download everything (zip)"),
           )
         : el("p", { class: "bad" }, room.notice?.text ?? "Nothing was written."),
-      notes.length ? el("ul", { class: "notes" }, ...notes.map((note) => el("li", {}, note))) : null,
+      notes.length ? el("ul", { class: "notes" }, ...notes.map((note) => el("li", {}, ...inShort(note)))) : null,
     );
   }
+}
+
+/** What was not written in one line, and all that the program says of it behind. */
+function inShort(note: string): (string | HTMLElement)[] {
+  const kind = OBJECTS.find(([value]) => note.startsWith(`${value}:`));
+  if (!kind) return [note];
+  const why = note.includes(" 0 DICOM series") ? "not written, as the scans of this case are no DICOM series." : "not all of it could be written.";
+  return [`${kind[1]}: ${why}`, el("details", {}, el("summary", {}, "More"), note)];
 }

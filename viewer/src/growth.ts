@@ -38,8 +38,13 @@ export function growthCurve(view: CaseView, lesionId: string, colour: string): S
       svg("circle", { cx: x(point.at), cy: y(point.volume), r: 4, fill: point.volume ? colour : "none", stroke: colour, "stroke-width": 2 }),
     ),
     ...points.map((point) => text(amount(point.volume), x(point.at), y(point.volume) - 8)),
-    ...view.scans.map((scan, at) => text(shortened(scan.date ? isoDate(scan.date) : scan.name, view.scans.length), x(at), HEIGHT - 6)),
+    ...view.scans.map((scan, at) => text(shortened(scan.date ? isoDate(scan.date) : scan.name, view.scans.length), x(at) + (at === 0 ? -8 : at === view.scans.length - 1 ? 10 : 0), HEIGHT - 6, anchorOf(at, view.scans.length))),
   );
+}
+
+/** The first and the last name stay inside the drawing. */
+function anchorOf(at: number, count: number): string {
+  return at === 0 ? "start" : at === count - 1 ? "end" : "middle";
 }
 
 function volumeOf(lesion: LesionView | undefined): number | null {

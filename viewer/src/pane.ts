@@ -220,10 +220,8 @@ export class Pane {
         context.lineTo(left + border[at + 2]! * scaleU, top + border[at + 3]! * scaleV);
       }
       context.lineCap = "round";
-      context.setLineDash(lesion.decision || this.side.scan === 0 ? [] : [5, 4]);
       if (isSelected) stroke(context, "rgba(0,0,0,.55)", 4.5);
       stroke(context, colourOf(lesion.lesion_id), isSelected ? 2.5 : 1.5);
-      context.setLineDash([]);
     }
   }
 

@@ -117,6 +117,8 @@ export class Room {
   // Looking ------------------------------------------------------------------------------------------------------
 
   say(kind: Notice["kind"], text: string): void {
+    // That nothing can be done now is not talked over.
+    if (this.offline) return;
     this.notice = { kind, text };
     this.changed("notice");
   }
@@ -392,8 +394,8 @@ export class Room {
 
   private async waitForServer(): Promise<void> {
     if (this.offline) return;
-    this.offline = true;
     this.say("bad", "The server does not answer. Every finished step is saved; this page goes on as soon as it is back.");
+    this.offline = true;
     while (!this.closed && !(await isUp())) await new Promise((later) => setTimeout(later, 1000));
     this.offline = false;
     this.aligned.clear();

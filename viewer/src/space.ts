@@ -11,7 +11,7 @@ export async function showSpace(room: Room): Promise<void> {
   const { scan } = room.shown;
   const canvas = el("canvas", { class: "space", tabindex: "0", "aria-label": "The scan in space" });
   const said = el("p", { class: "hint", role: "status" }, "Opening …");
-  const opened = dialog(`${room.view.scans[scan]!.name} in space`, canvas, said);
+  const opened = dialog(`${room.view.scans[scan]!.name} in space`, el("div", { class: "space-frame" }, canvas), said);
   const viewer = new Niivue({ backColor: [0, 0, 0, 1], show3Dcrosshair: false, isOrientCube: true, loadingText: "", dragAndDropEnabled: false, isResizeCanvas: true });
   try {
     await viewer.attachToCanvas(canvas);
