@@ -58,10 +58,13 @@ def carry_volume(source: Volume, onto: Geometry, to_source: PointMap | None, ord
     return replace(source, array=out, geometry=onto)
 
 
-def carry_mask(mask: Mask, onto: Geometry, from_source: PointMap, to_source: PointMap | None) -> Mask:
+def carry_mask(
+    mask: Mask, onto: Geometry, from_source: PointMap, to_source: PointMap | None, *, roughly: bool = False
+) -> Mask:
     """The outline on the lattice of `onto`, also beyond its edges.
 
-    It has as many voxels as its volume asks for under the map, at least one: those that it fills most.
+    It has as many voxels as its volume asks for under the map, at least one: those that it fills most. `roughly` asks
+    the map at nodes only, also where it bends.
     """
     if mask.is_empty:
         return Mask.empty(onto)
@@ -71,10 +74,12 @@ def carry_mask(mask: Mask, onto: Geometry, from_source: PointMap, to_source: Poi
     at_mm = from_source(mask.geometry.index_to_world(_FACE_POINTS * span - 0.5))
     gap_mm = float((span * mask.geometry.spacing_mm).max()) / 8
     region = onto.crop(*onto.around(at_mm, gap_mm + 2 * float(onto.spacing_mm.max())))
-    return _most_filled(_filled_share(mask, region, to_source), region)
+    return _most_filled(_filled_share(mask, region, to_source, roughly), region)
 
 
-def _filled_share(mask: Mask, region: Geometry, to_source: PointMap | None) -> Float[np.ndarray, "d h w"]:
+def _filled_share(
+    mask: Mask, region: Geometry, to_source: PointMap | None, roughly: bool
+) -> Float[np.ndarray, "d h w"]:
     """How much of each voxel of the region the outline fills, with voxels larger than its own seen in parts."""
     d, h, w = mask.array.shape
     around = mask.geometry.crop((-2, -2, -2), (d + 2, h + 2, w + 2))
@@ -82,7 +87,7 @@ def _filled_share(mask: Mask, region: Geometry, to_source: PointMap | None) -> F
     parts = index3(np.maximum(1, np.ceil(region.spacing_mm / around.spacing_mm - 0.25)))
     fine = split_voxels(region, parts)
     share = np.zeros(fine.shape, np.float32)
-    for rows, index in _Lookup(around, fine, to_source).slabs():
+    for rows, index in _Lookup(around, fine, to_source, roughly).slabs():
         share[rows] = _at(index, padded, padded, 1)
     return mean_of_parts(share, parts)
 
@@ -125,6 +130,7 @@ class _Lookup:
     source: Geometry
     onto: Geometry
     to_source: PointMap | None
+    roughly: bool = False
 
     def exactly(self, index: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         at_mm = self.onto.index_to_world(index)
@@ -166,7 +172,7 @@ class _Lookup:
             between = self.nodes
             for axis, along in enumerate((np.arange(here.start, here.stop), np.arange(height), np.arange(width))):
                 between = _between(between, axis + 1, along, int(self.stride[axis]))
-            yield here, self._corrected(between, here)
+            yield here, between if self.roughly else self._corrected(between, here)
 
     def _corrected(self, index: Float[np.ndarray, "3 d h w"], here: slice) -> Float[np.ndarray, "3 d h w"]:
         cells = [np.arange(n) // s for n, s in zip((here.stop, *self.onto.shape[1:]), self.stride, strict=True)]

@@ -12,8 +12,9 @@ from lesionlocator.errors import Refused
 from lesionlocator.geometry import AffineMap, Alignment, Geometry, Index3, compose, index3
 from lesionlocator.prompt import Box, Click, Prompt, Shape
 from lesionlocator.resample import resample
+from lesionlocator.synth.carry import carry_mask
 from lesionlocator.synth.chain import Scan
-from lesionlocator.synth.story import STAGES, Drawing, StorySettings
+from lesionlocator.synth.story import Drawing, StorySettings
 from lesionlocator.synth.visit import Changed, Visit
 from lesionlocator.volume import Mask, Volume
 
@@ -35,6 +36,8 @@ class PairSettings:
     """Voxel size along the scan's own axes; None: that of each scan as it is."""
     visits: int = 16
     """Visits that are made of one lesion at a time; any two of them, in either order, are a pair."""
+    poses: int = 3
+    """Visits with the same state of the lesions, in which only patient and scanner differ."""
     at_once: int = 4
     """Lesions whose visits are mixed."""
     carried_sd_voxels: tuple[float, float] = (3.0, 6.0)
@@ -68,6 +71,14 @@ class _Look:
 
     scan: Scan
     way: Changed
+    asked: dict[str, tuple[Prompt, ...]] = field(default_factory=dict[str, tuple[Prompt, ...]])
+
+    def prompts(self, lesion_id: str) -> tuple[Prompt, ...]:
+        """A click, a box and the outline of one lesion; found once for all pairs."""
+        if lesion_id not in self.asked:
+            mask = self.scan.seen[lesion_id]
+            self.asked[lesion_id] = (Click.inside(mask), Box.around(mask), Shape(mask))
+        return self.asked[lesion_id]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +130,16 @@ def _subject(source: Visit, rng: np.random.Generator, settings: PairSettings) ->
     names = [name for name, mask in source.lesions.items() if not mask.is_empty]
     region = _region(source, names[int(rng.integers(len(names)))], settings)
     looks = [_Look(Scan(region.volume, region.lesions), Changed.kept(region, region))]
-    taken = region.past_ids
-    for _ in range(settings.visits - 1):
+    taken, body = region.past_ids, Changed.kept(region, region)
+    for number in range(settings.visits - 1):
         drawing = Drawing(int(rng.integers(2**53)), settings.story)
-        way = Changed.kept(region, replace(region, past_ids=taken))
-        for stage in STAGES:
+        if number % settings.poses == 0:
+            _, body = drawing(0, "lesion", replace(region, past_ids=taken))
+            taken = taken | frozenset(body.visit.source_lesions) - frozenset(region.source_lesions)
+        way = body
+        for stage in ("patient", "scanner"):
             _, step = drawing(0, stage, way.visit)
             way = way.then(step)
-        taken = taken | frozenset(way.visit.source_lesions) - frozenset(region.source_lesions)
         looks.append(_Look(_on_own_grid(way.visit, region.geometry), way))
     every = [(a, b) for a in range(len(looks)) for b in range(len(looks)) if a != b]
     return _Subject(region, tuple(looks), [every[int(i)] for i in rng.permutation(len(every))])
@@ -181,15 +194,17 @@ def _pair(
     way = first.way.reversed(subject.region).then(second.way)
     alignment = Alignment(way.forward, way.backward, "synthetic")
     mask = first.scan.seen[lesion_id]
-    prompts = _prompts(mask)
+    prompts = first.prompts(lesion_id)
     off_mm = _error_mm(second.scan.volume.geometry, rng, settings, errors_mm)
     wrong = AffineMap.shift(off_mm)
     guessed = Alignment(compose(way.forward, wrong), compose(wrong.inverse(), way.backward))
-    carried = tuple(prompt.moved(guessed, second.scan.volume.geometry) for prompt in prompts)
+    onto = second.scan.volume.geometry
+    outline = carry_mask(mask, onto, guessed.forward, guessed.backward, roughly=True)
+    carried = (*(prompt.moved(guessed, onto) for prompt in prompts[:2]), Shape(outline))
     baseline = _cropped(first.scan, mask.centroid_mm, rng, settings)
     followup = _cropped(second.scan, guessed.forward(mask.centroid_mm[None])[0], rng, settings)
     became = way.fates[lesion_id]
-    there = [followup.lesions[name] for name in became if name in followup.lesions]
+    there = [name for name in became if name in followup.lesions]
     return Pair(
         baseline.volume,
         followup.volume,
@@ -198,14 +213,10 @@ def _pair(
         dict(baseline.lesions),
         dict(followup.lesions),
         prompts,
-        _prompts(max(there, key=lambda part: part.voxels)) if there else (),
+        second.prompts(max(there, key=lambda name: followup.lesions[name].voxels)) if there else (),
         carried,
         alignment,
     )
-
-
-def _prompts(mask: Mask) -> tuple[Prompt, ...]:
-    return (Click.inside(mask), Box.around(mask), Shape(mask))
 
 
 def _error_mm(
