@@ -63,6 +63,21 @@ def viewer(address):
         yield session
 
 
+@pytest.fixture
+def closed(monkeypatch):
+    """The client leaves its connection open when the server refuses it; here it is closed all the same."""
+    made, real = [], httpx.Client
+
+    def make(*args, **named):
+        made.append(real(*args, **named))
+        return made[-1]
+
+    monkeypatch.setattr(remote.httpx, "Client", make)
+    yield
+    for client in made:
+        client.close()
+
+
 def start(viewer, image):
     viewer.set_image(image, {"spacing": list(SPACING)})
     viewer.set_target_buffer(np.zeros(image.shape[1:], np.uint8))
@@ -164,7 +179,7 @@ def test_a_lease_that_was_lost_is_said_and_a_new_one_is_to_be_had(viewer, image,
         np.testing.assert_array_equal(again.target_buffer, by_api(image, box))
 
 
-def test_more_viewers_than_seats_are_told_to_wait(viewer, address):
+def test_more_viewers_than_seats_are_told_to_wait(viewer, address, closed):
     with (
         remote.nnInteractiveRemoteInferenceSession(address, api_key=TOKEN),
         pytest.raises(remote.ServerAtCapacityError),
@@ -172,7 +187,7 @@ def test_more_viewers_than_seats_are_told_to_wait(viewer, address):
         remote.nnInteractiveRemoteInferenceSession(address, api_key=TOKEN)
 
 
-def test_without_the_token_no_viewer_gets_in(address):
+def test_without_the_token_no_viewer_gets_in(address, closed):
     with pytest.raises(httpx.HTTPStatusError) as refused:
         remote.nnInteractiveRemoteInferenceSession(address, api_key="wrong")
     assert refused.value.response.status_code == 401

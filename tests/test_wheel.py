@@ -15,7 +15,18 @@ import lesionlocator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNREACHABLE = ("NewConnectionError", "Temporary failure in name resolution", "Network is unreachable", "ConnectTimeout")
-WITH_TORCH = ("lesionlocator.network", "lesionlocator.published")
+WITH_EXTRAS = (
+    "lesionlocator.network",
+    "lesionlocator.published",
+    "lesionlocator.server.app",
+    "lesionlocator.server.bodies",
+    "lesionlocator.server.guard",
+    "lesionlocator.server.remote",
+    "lesionlocator.train.loop",
+    "lesionlocator.train.export",
+    "lesionlocator.train.loss",
+    "lesionlocator.train.run",
+)
 HEAVY = ("torch", "SimpleITK", "matplotlib", "nibabel", "pydicom", "scipy", "skimage")
 
 pytestmark = pytest.mark.slow
@@ -77,7 +88,7 @@ def test_the_base_install_has_no_torch_and_every_module_of_the_package_can_be_im
         "import importlib, importlib.util, pkgutil, lesionlocator\n"
         "assert importlib.util.find_spec('torch') is None\n"
         "for module in pkgutil.walk_packages(lesionlocator.__path__, 'lesionlocator.'):\n"
-        f"    if not module.name.endswith('__main__') and not module.name.startswith({WITH_TORCH}):\n"
+        f"    if not module.name.endswith('__main__') and not module.name.startswith({WITH_EXTRAS}):\n"
         "        importlib.import_module(module.name)\n"
         "for name in lesionlocator.__all__:\n"
         "    getattr(lesionlocator, name)\n"
