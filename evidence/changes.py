@@ -75,7 +75,7 @@ def sources(phantom_draws: int, scan_draws: int, scans: int) -> Iterator[tuple[s
         ("PT", (3.3, 4, 4)),
     ):
         yield f"phantom {modality}", phantom(modality, spacing), phantom_draws
-    if not DATA.exists():
+    if not DATA.exists() or scans == 0:
         return
     real = itertools.chain(lesions(), parotids(scans))
     small = (

@@ -20,8 +20,8 @@ from lesionlocator.synth.visit import Visit
 from lesionlocator.volume import Mask
 
 DRAWS = 2
-PATIENTS = 12
-MOST_VOXELS = 30_000
+PATIENTS = 10
+MOST_VOXELS = 12_000
 """Larger lesions are left out, so that the whole takes minutes."""
 FOLDS = 10
 INSIDE = (Necrosis, RimChange, UptakeChange, Split)
