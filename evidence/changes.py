@@ -74,7 +74,7 @@ def sources(phantom_draws: int, scan_draws: int, scans: int) -> Iterator[tuple[s
         ("MR", (3.0, 1.2, 1.2)),
         ("PT", (3.3, 4, 4)),
     ):
-        yield f"phantom {modality}", phantom(modality, spacing), phantom_draws
+        yield f"phantom {modality} {spacing[0]} mm", phantom(modality, spacing), phantom_draws
     if not DATA.exists() or scans == 0:
         return
     real = itertools.chain(lesions(), parotids(scans))

@@ -37,7 +37,10 @@ class SmoothField:
         index = self.grid.world_to_index(at_mm).T
         near = np.flatnonzero(np.all((index > 0) & (index < np.array(self.grid.shape)[:, None] - 1), axis=0))
         moved = np.array(at_mm, float)
-        found = [ndimage.map_coordinates(part, index[:, near], order=3, prefilter=False) for part in self._splines]
+        found = [
+            ndimage.map_coordinates(part, index[:, near], order=3, mode="mirror", prefilter=False)
+            for part in self._splines
+        ]
         moved[near] += np.einsum("ij,jn->ni", self.grid.affine[:3, :3], np.stack(found))
         return moved
 
@@ -91,6 +94,16 @@ class Flow:
     def least_volume_change(self) -> float:
         """The smallest Jacobian determinant of both maps; 0 or less would be a fold."""
         return min(least_determinant(self.there.steps), least_determinant(self.back.steps))
+
+    def is_exact(self, scan: Geometry, voxels: float = 0.35) -> bool:
+        """Whether it folds nowhere, on its nodes and on the scan's voxels, and there and back differ by so little."""
+        try:
+            fields = (self.back, self.there)
+        except Refused:
+            return False
+        part = scan.crop(*scan.around(self.grid.corners_mm))
+        folds = min(least_determinant(field.on(part)) for field in fields) < 0.01
+        return not folds and self.largest_error(scan) < voxels
 
     def largest_error(self, scan: Geometry, most: int = 40_000) -> float:
         """How many voxels backward(forward(x)) is from x at worst, among the middles between `most` moving nodes."""
@@ -375,12 +388,14 @@ def _points_in(mask: Mask) -> Float[np.ndarray, "n 3"]:
 
 def _spline_weights(at: Float[np.ndarray, " n"], nodes: int) -> Float[np.ndarray, "n nodes"]:
     """Weights of the cubic B-splines of all nodes at some places along one axis; none beyond the nodes."""
-    away = np.abs(at[:, None] - np.arange(nodes)).astype(np.float32)
+    away = np.abs(at[:, None] - np.arange(-1, nodes + 1)).astype(np.float32)
     near = 2 / 3 - away**2 + away**3 / 2
     far = np.maximum(2 - away, 0) ** 3 / 6
     weights = np.where(away < 1, near, far)
-    # Splines mirrored at the ends are not needed: nothing moves there.
-    return np.where(((at >= 0) & (at <= nodes - 1))[:, None], weights, np.float32(0))
+    # The splines were made for mirrored ends.
+    weights[:, 2] += weights[:, 0]
+    weights[:, -3] += weights[:, -1]
+    return np.where(((at >= 0) & (at <= nodes - 1))[:, None], weights[:, 1:-1], np.float32(0))
 
 
 def _looked_up(array: Nodes, index: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:

@@ -92,7 +92,7 @@ class _Resize:
             return _published(visit.geometry, mask, self.factor)
         for nodes in (self.nodes,) if self.nodes else _FINER:
             found = flow_to(visit, mask, self.factor, self.stretch, nodes)
-            if found is not None and (self.nodes or _exact(found, visit.geometry)):
+            if found is not None and (self.nodes or found.is_exact(visit.geometry)):
                 return found
         raise Refused(
             found=f"lesion {self.lesion_id!r} with no room to become {self.factor:.2f} times as large",
@@ -191,13 +191,6 @@ def possible(drawn: _Resized, visit: Visit) -> _Resized | None:
         else:
             return drawn
     return None
-
-
-def _exact(found: Flow, scan: Geometry) -> bool:
-    try:
-        return found.least_volume_change() > 0 and found.largest_error(scan) < 0.45
-    except Refused:
-        return False
 
 
 def _stretch(rng: np.random.Generator) -> tuple[float, float, float]:
