@@ -456,3 +456,19 @@ def test_the_numbers_of_the_page_are_those_of_the_command_line(reader, cases):
     row = measure_timepoint(replace(segment_timepoint(timepoint, load_segmenter())))[0]
     found = lesion(view, 0, "1")
     assert (found["volume_ml"], found["long_axis_mm"], found["mean"]) == (row.volume_ml, row.long_axis_mm, row.mean)
+
+
+def test_a_scan_says_what_it_is(reader):
+    view = reader.case("smith")
+    answer = reader.client.get(f"/api/cases/{view['id']}/scans/0/image.nii")
+    assert (answer.headers["X-Modality"], answer.headers["X-Unit"]) == ("CT", "HU")
+
+
+def test_a_stroke_may_begin_a_lesion_but_not_take_from_one_that_is_not_there(reader):
+    view = reader.case("smith")
+    path, stroke = f"/api/cases/{view['id']}/paint", {"scan": 0, "points": [[0, 0, 0]], "radius_mm": 6}
+    refused = {**stroke, "revision": view["revision"], "lesion_id": "4", "adds": False}
+    assert "no lesion" in reader.post(path, refused, 422)["error"]["found"]
+    painted = reader.post(path, {**stroke, "revision": view["revision"], "lesion_id": "4"})
+    assert lesion(painted, 0, "4")["volume_ml"] == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.2)
+    assert reader.post(path, {**stroke, "revision": painted["revision"], "scan": 7, "lesion_id": "4"}, 422)

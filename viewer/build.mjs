@@ -1,6 +1,6 @@
 // Makes the page: bundles src/ into one folder (default: the server's page folder) with an index.html that names the files.
 import { build } from "esbuild";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -17,7 +17,7 @@ const made = await build({
   format: "esm",
   target: "es2022",
   minify: true,
-  legalComments: "linked",
+  legalComments: "none",
   entryNames: "[name]-[hash]",
   chunkNames: "[name]-[hash]",
   metafile: true,
@@ -30,3 +30,17 @@ const page = (await readFile(join(here, "src/index.html"), "utf8"))
   .replace("style.css", named("src/style.css"));
 await mkdir(out, { recursive: true });
 await writeFile(join(out, "index.html"), page);
+
+// Whoever gets the page gets the licences of what is in it.
+const packages = new Set(
+  Object.keys(made.metafile.inputs).flatMap((path) => /^.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[0] ?? []),
+);
+const licences = await Promise.all([...packages].sort().map(licenceOf));
+await writeFile(join(out, "assets", "licences.txt"), licences.join("\n\n"));
+
+async function licenceOf(folder) {
+  const { name, version, license } = JSON.parse(await readFile(join(here, folder, "package.json"), "utf8"));
+  const file = (await readdir(join(here, folder))).find((entry) => /^licen[cs]e/i.test(entry));
+  const text = file ? await readFile(join(here, folder, file), "utf8") : "";
+  return `${name} ${version} (${license})\n\n${text}`;
+}
