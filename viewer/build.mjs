@@ -41,6 +41,8 @@ await writeFile(join(out, "assets", "licences.txt"), licences.join("\n\n"));
 async function licenceOf(folder) {
   const { name, version, license } = JSON.parse(await readFile(join(here, folder, "package.json"), "utf8"));
   const file = (await readdir(join(here, folder))).find((entry) => /^licen[cs]e/i.test(entry));
-  const text = file ? await readFile(join(here, folder, file), "utf8") : "";
+  // A package that comes without its licence has it in our folder.
+  const path = file ? join(here, folder, file) : join(here, "licences", `${basename(name)}.txt`);
+  const text = await readFile(path, "utf8");
   return `${name} ${version} (${license})\n\n${text}`;
 }
