@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lesionlocator.criteria.answer import Response
 from lesionlocator.criteria.course import Course
 
 _RANK = {"CR": 0, "PR": 1, "Non-CR/Non-PD": 2, "SD": 2, "ND": 2, "PD": 3, "NE": 4}
+
+
+def best_until(responses: Sequence[Response], progression: str, rank: Mapping[str, int]) -> Response | None:
+    """The best of the responses up to the first progression, the earliest of equals; None where there are none."""
+    until: list[Response] = []
+    for one in responses:
+        until.append(one)
+        if one.category == progression:
+            break
+    return min(until, key=lambda one: rank[one.category], default=None)
 
 
 def best_response(

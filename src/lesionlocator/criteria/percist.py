@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lesionlocator.criteria.answer import Assessment, Chosen, Response, Share, percent
+from lesionlocator.criteria.best import best_until
 from lesionlocator.criteria.burden import add_up, roles
 from lesionlocator.criteria.course import About, Course, Role, Seen, State, Visit
 from lesionlocator.criteria.targets import choose
@@ -47,12 +48,7 @@ def assess_percist(course: Course, rules: PercistRules | None = None) -> Assessm
         )
     chosen = choose(course)
     responses = tuple(_responses(course, chosen, rules))
-    until: list[Response] = []
-    for one in responses[1:]:
-        until.append(one)
-        if one.category == "PMD":
-            break
-    best = min(until, key=lambda one: _RANK[one.category], default=None)
+    best = best_until(responses[1:], "PMD", _RANK)
     return Assessment(
         criterion="percist-1.0",
         title="PERCIST 1.0",

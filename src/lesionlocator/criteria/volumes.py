@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lesionlocator.criteria.answer import Assessment, Chosen, Response
+from lesionlocator.criteria.best import best_until
 from lesionlocator.criteria.burden import add_up
 from lesionlocator.criteria.course import About, Course, Role, Seen, State
 from lesionlocator.criteria.recist import new_lesions
@@ -32,12 +33,7 @@ def assess_volumes(course: Course, rules: VolumeRules | None = None) -> Assessme
     chosen = choose(course)
     known = [one for one in chosen if one.role in (Role.TARGET, Role.NON_TARGET)]
     responses = tuple(_responses(course, chosen, known, rules))
-    until: list[Response] = []
-    for one in responses[1:]:
-        until.append(one)
-        if one.category == "PD":
-            break
-    best = min(until, key=lambda one: _RANK[one.category], default=None)
+    best = best_until(responses[1:], "PD", _RANK)
     return Assessment(
         criterion="volume",
         title="Volume of all lesions",

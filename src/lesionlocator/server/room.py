@@ -91,7 +91,7 @@ class Room:
         Raises:
             Refused: It is not known, or its scans cannot be read.
         """
-        known = {found.id for found in self._opened()}
+        known = {known_id for known_id, _, _ in self.store.cases()}
         if case_id not in known:
             found = next((case for case in self.cases() if case.id == case_id), None)
             if found is None:
@@ -339,9 +339,6 @@ class Room:
 
     def _read(self, path: Path) -> Volume:
         return read_volume(path, self.settings.modality)
-
-    def _opened(self) -> list[Found]:
-        return [Found(case_id, title, scans) for case_id, title, scans in self.store.cases()]
 
 
 def _cases_in(folder: Path, deeper: int) -> list[Found]:
