@@ -40,10 +40,9 @@ def backgrounds(organs=30):
     from lesionlocator.train.sources import as_background
 
     found = []
-    for number in range(1, organs + 1):
-        scan = DATA / "headneck" / f"{number:03d}_ct.nii.gz"
-        labels = read_label_map(DATA / "headneck" / f"{number:03d}_organs.nii.gz").values
-        found.append(as_background(read_volume(scan, "CT"), labels))
+    for outlined in sorted((DATA / "headneck").glob("*_organs.nii.gz"))[:organs]:
+        scan = outlined.with_name(outlined.name.replace("_organs", "_ct"))
+        found.append(as_background(read_volume(scan, "CT"), read_label_map(outlined).values))
     abdomen = sorted((DATA / "liver_ct").glob("*.nii.gz"))
     more = [DATA / "trunk_ct" / "ct.nii.gz", *abdomen, *abdomen, DATA / "petct_wholebody" / "ct.nii.gz"]
     found += [as_background(read_volume(path, "CT")) for path in more]

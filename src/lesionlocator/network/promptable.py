@@ -11,14 +11,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+FACTS = 19
+"""Numbers that the confidence is read from beside features."""
+
 
 @dataclass(frozen=True)
 class PromptablePlan:
     """The measures of a promptable network. `widths` are the channels of each stage from half resolution down."""
 
-    channels: int = 12
-    again: tuple[int, ...] = (0, 1, 4, 5, 6, 8, 9, 11)
+    channels: int = 13
+    again: tuple[int, ...] = (0, 1, 4, 5, 6, 8, 9, 11, 12)
     """The channels that are looked at once more at full resolution."""
+    first: int = 12
+    """The channel with the classical log odds, in units of `odds`: what the network adds to."""
+    odds: float = 3.5
     widths: tuple[int, ...] = (24, 48, 96, 192)
     blocks: tuple[int, ...] = (1, 1, 2, 1)
     fine: int = 8
@@ -32,6 +38,8 @@ class PromptablePlan:
         return PromptablePlan(
             int(values["channels"]),
             tuple(values["again"]),
+            int(values["first"]),
+            float(values["odds"]),
             tuple(values["widths"]),
             tuple(values["blocks"]),
             int(values["fine"]),
@@ -64,7 +72,8 @@ class Promptable(nn.Module):
         self.meet = Normed(plan.fine + len(plan.again), 2 * plan.fine)
         self.fine = Normed(2 * plan.fine, plan.fine)
         self.out = nn.Conv3d(plan.fine, 1, 1)
-        self.judge = nn.Sequential(nn.Linear(widths[-1] + 2 * widths[0] + 4, 64), nn.SiLU(), nn.Linear(64, 1))
+        self.trust = nn.Parameter(torch.ones(1))
+        self.judge = nn.Sequential(nn.Linear(widths[-1] + 2 * widths[0] + FACTS, 64), nn.SiLU(), nn.Linear(64, 1))
 
     def forward(self, patch: Float[Tensor, "n c d h w"]) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, " n"]]:
         features = bent(self.stem(to_depth(patch)))
@@ -80,11 +89,15 @@ class Promptable(nn.Module):
             features = up(bent(join(torch.cat((raised, skips.pop()), dim=1))))
         again = torch.cat([patch[:, channel : channel + 1] for channel in self.plan.again], dim=1)
         fine = bent(self.meet(torch.cat((to_space(self.spread(features)), again), dim=1)))
-        logits = (self.out(bent(self.fine(fine))) + to_space(self.coarse(features)))[:, 0]
-        return logits, self._confidence(deepest, features, logits)
+        added = (self.out(bent(self.fine(fine))) + to_space(self.coarse(features)))[:, 0]
+        logits = added + self.trust * self.plan.odds * patch[:, self.plan.first]
+        return logits, self._confidence(patch, deepest, features, logits)
 
-    def _confidence(self, deepest: Tensor, features: Tensor, logits: Tensor) -> Float[Tensor, " n"]:
-        """From what the network saw, at the outline and over it; learns nothing into the outline itself."""
+    def _confidence(self, patch: Tensor, deepest: Tensor, features: Tensor, logits: Tensor) -> Float[Tensor, " n"]:
+        """From what the network saw, and from plain facts of the outline; learns nothing into the outline itself.
+
+        Norms take the strength of a contrast out of the features, so it is measured again on the patch.
+        """
         belief = torch.sigmoid(logits.detach())[:, None]
         unsure = 4 * belief * (1 - belief)
         inside = functional.avg_pool3d(belief, 2)
@@ -93,9 +106,42 @@ class Promptable(nn.Module):
         seen = [deepest.mean((2, 3, 4))]
         for weight in (inside, border):
             seen.append((features * weight).sum((2, 3, 4)) / (weight.sum((2, 3, 4)) + 1e-3))
-        volume = belief.mean((2, 3, 4))
-        facts = [volume, unsure.mean((2, 3, 4)) / (volume + 1e-3), belief.amax((2, 3, 4)), torch.log(volume + 1e-4)]
-        return torch.sigmoid(self.judge(torch.cat((*seen, *facts), dim=1))[:, 0])
+        return torch.sigmoid(self.judge(torch.cat((*seen, self._facts(patch, belief, unsure)), dim=1))[:, 0])
+
+    def _facts(self, patch: Tensor, belief: Tensor, unsure: Tensor) -> Float[Tensor, "n facts"]:
+        """Size and doubt of the outline, agreement with the classical one, step across its border, what was asked."""
+        over = (1, 2, 3, 4)
+        volume = belief.mean(over)
+        first = patch[:, self.plan.first : self.plan.first + 1]
+        classical = torch.sigmoid(self.plan.odds * first)
+        agreement = 2 * (belief * classical).sum(over) / ((belief + classical).sum(over) + 1.0)
+        shell = functional.max_pool3d(belief, 5, stride=1, padding=2) * (1 - belief)
+        core = belief * belief
+        steps: list[Tensor] = []
+        for channel in (0, 1, 4):
+            shown = patch[:, channel : channel + 1]
+            means = [(shown * part).sum(over) / (part.sum(over) + 1.0) for part in (core, shell)]
+            spread = ((shown - means[0][:, None, None, None, None]) ** 2 * core).sum(over) / (core.sum(over) + 1.0)
+            steps += [means[0] - means[1], (spread + 1e-4).sqrt()]
+        box = patch[:, 10:11]
+        outside = (belief * (1 - box)).sum(over) / (belief.sum(over) + 1.0)
+        filled = (belief * box).sum(over) / (box.sum(over) + 1.0)
+        edges = belief.sum(over) - belief[:, :, 2:-2, 2:-2, 2:-2].sum(over)
+        asked = [patch[:, channel].amax((1, 2, 3)) for channel in (8, 9, 10, 11)]
+        facts = [
+            volume,
+            torch.log(volume + 1e-4),
+            unsure.mean(over) / (volume + 1e-3),
+            belief.amax(over),
+            agreement,
+            first.abs().mean(over),
+            *steps,
+            outside,
+            filled,
+            edges / (belief.sum(over) + 1.0),
+            *asked,
+        ]
+        return torch.stack(facts, dim=1)
 
 
 class Normed(nn.Module):

@@ -22,6 +22,8 @@ from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard, embedded_folder
 
 _HARDLY = 0.1
+_LOOKS = 3
+_SAME = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +59,12 @@ class Look:
 class Learned:
     """Outlines by a network. From a box, one look.
 
-    How far a lesion reaches from a click alone, the classical search tells (`grow`), as for the other segmenters: the
-    network's own search among cubes of 24 to 192 mm took large lesions for small ones (docs/train.md).
+    How far a lesion reaches from a click alone, the classical search guesses (`grow`); the network looks there, and
+    again at what it found, until both are about the same.
 
     Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
+
+    A card with the setting `confidence` off has a network whose estimate of itself is worth nothing: none is given.
     """
 
     card: ModelCard
@@ -94,7 +98,9 @@ class Learned:
             return mask
 
         outline = answer(volume, ask, draw)
-        return outline if outline.mask is None else replace(outline, confidence=round(confidences[0], 4))
+        if outline.mask is None or not self.card.settings.get("confidence", True):
+            return outline
+        return replace(outline, confidence=round(confidences[0], 4))
 
     def _draw(self, volume: Volume, ask: Ask) -> tuple[Mask, float]:
         clicks = [prompt for prompt in ask if isinstance(prompt, Click)]
@@ -117,32 +123,59 @@ class Learned:
     ) -> tuple[Mask, float]:
         view = View.on_box(around, volume.geometry)
         prior = None if given is None else view.cut(given.on(volume.geometry).astype(np.float32))
-        seen = self._look(volume, view, (), box, prior)
+        seen = self._look(volume, view, (), _Asked(box, around, prior))
         for count in range(1, len(clicks) + 1):
-            seen = self._look(volume, view, clicks[:count], box, (seen.belief >= 0.5).astype(np.float32))
+            before = (seen.belief >= 0.5).astype(np.float32)
+            seen = self._look(volume, view, clicks[:count], _Asked(box, around, before))
         return _outlined(seen, around, volume), seen.confidence
 
     def _from_clicks(self, volume: Volume, clicks: Sequence[Click]) -> tuple[Mask, float]:
         first = next(click for click in clicks if click.positive)
         (extent,) = read_extents(volume, (first,))
-        view = View.on_box(extent.box, volume.geometry)
-        seen = self._look(volume, view, [first], extent.box, None)
-        if not seen.found:
-            raise NotOutlined("nothing found at the prompt")
+        seen = self._around(volume, [first], extent.box)
         used = [first]
         for click in (other for other in clicks if other is not first):
             used.append(click)
             box = _with_places(seen.box(used), [click.at for click in used if click.positive], volume)
             view = View.on_box(box, volume.geometry)
-            seen = self._look(volume, view, used, None, (seen.seen_from(view) >= 0.5).astype(np.float32))
-            if not seen.found:
-                raise NotOutlined("nothing found at the prompt")
+            before = (seen.seen_from(view) >= 0.5).astype(np.float32)
+            seen = _something(self._look(volume, view, used, _Asked(None, box, before)))
         return seen.view.to_mask(seen.belief), seen.confidence
 
-    def _look(self, volume: Volume, view: View, clicks: Sequence[Click], box: Box | None, prior: Patch | None) -> Look:
-        shown = show(look(volume, view), hint(view, clicks, box, prior))
+    def _around(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> Look:
+        """A look at the guessed extent, and again at what was found there, until both are about the same."""
+        seen = self._look_at(volume, clicks, guessed)
+        for _ in range(_LOOKS - 1):
+            found = _with_places(seen.box(clicks), [click.at for click in clicks if click.positive], volume)
+            if np.all(np.abs(np.log(found.size_mm / guessed.size_mm)) < _SAME):
+                break
+            guessed = found
+            seen = self._look_at(volume, clicks, guessed)
+        return seen
+
+    def _look_at(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> Look:
+        return _something(self._look(volume, View.on_box(guessed, volume.geometry), clicks, _Asked(None, guessed)))
+
+    def _look(self, volume: Volume, view: View, clicks: Sequence[Click], asked: _Asked) -> Look:
+        hints = hint(view, clicks, asked.box, asked.prior, asked.expected)
+        shown = show(look(volume, view), hints)
         beliefs, confidences = self.engine(shown[None])
         return Look(view, beliefs[0], float(confidences[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A box that a reader drew, where the lesion is expected in any case, and the outline from before."""
+
+    box: Box | None
+    expected: Box
+    prior: Patch | None = None
+
+
+def _something(seen: Look) -> Look:
+    if not seen.found:
+        raise NotOutlined("nothing found at the prompt")
+    return seen
 
 
 def load_learned(card: ModelCard, running: Running) -> Learned:

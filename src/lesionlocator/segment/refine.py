@@ -33,11 +33,30 @@ Side = Literal[-1, 1]
 
 def refine(volume: Volume, ask: Ask, extent: Extent, rules: Rules, voxels: int) -> Mask:
     """The outline near `extent`, worked out on at most `voxels` voxels a side."""
+    believed = believe(volume, ask, extent, rules, voxels)
+    if believed is None:
+        return inscribed([extent.box], volume.geometry)
+    window, belief = believed
+    return window.to_mask(belief)
+
+
+def believe(
+    volume: Volume, ask: Ask, extent: Extent, rules: Rules, voxels: int
+) -> tuple[Window, Float[np.ndarray, "d h w"]] | None:
+    """How far each voxel near `extent` is believed to be lesion, 0 to 1; None where only the ellipsoid is left to say.
+
+    Args:
+        volume: The scan.
+        ask: The lesion's prompts.
+        extent: Where it is expected.
+        rules: What counts how much.
+        voxels: Most voxels a side of what is looked at.
+    """
     if not extent.sure:
         rules = replace(rules, softness=rules.softness * _LOOSE_SOFTNESS, beyond=_LOOSE_BEYOND)
     first = look(volume, extent.box, margin=_MARGIN, voxels=min(_FIRST_LOOK, voxels))
     if np.count_nonzero((first.radius <= 1) & first.seen) < _FEWEST:
-        return inscribed([extent.box], volume.geometry)
+        return None
     side, by_threshold = _choose(first, _prior(first, ask, volume.modality, rules), volume.modality, rules)
     window = look(volume, extent.box, margin=_MARGIN, voxels=voxels)
     prior = _prior(window, ask, volume.modality, rules)
@@ -46,8 +65,8 @@ def refine(volume: Volume, ask: Ask, extent: Extent, rules: Rules, voxels: int) 
     belief = settle(bright, prior, start, window.grid, rules)
     # An outline that was given may be a ring or a branch; only a box promises that the lesion fills it.
     if extent.sure and not _given_outlines(ask) and tightness(belief, window.reach <= 1) < _TIGHT_ENOUGH:
-        return inscribed([extent.box], volume.geometry)
-    return window.to_mask(_tidied(belief, volume.modality))
+        return None
+    return window, _tidied(belief, volume.modality)
 
 
 def _choose(window: Window, prior: Prior, modality: Modality, rules: Rules) -> tuple[Side, bool]:

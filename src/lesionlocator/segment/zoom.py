@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from lesionlocator.geometry import Geometry, Index3, index3
 from lesionlocator.prompt import Box, Click
 from lesionlocator.resample import along_axes, axis_weights
-from lesionlocator.volume import Mask, Modality, Volume
+from lesionlocator.segment.first import Glimpse, first_odds
+from lesionlocator.volume import Mask, Volume
 
 PATCH = 48
 """Voxels of a patch on each side."""
@@ -32,8 +33,10 @@ CHANNELS = (
     "click out",
     "box",
     "prior",
+    "first",
 )
-"""What a network is shown. The first seven are views of the scan, zero where it has no voxels."""
+"""What a network is shown. The first seven are views of the scan, zero where it has no voxels; the last is what the
+classical rules say (`first_odds`), zero where they say nothing."""
 
 _CLICK_REACH = 1.5
 _LIMIT = 4.0
@@ -150,25 +153,17 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Glimpse:
-    """What a scan shows in a view: values (any unit) and which of them are known."""
-
-    values: Patch
-    seen: Patch
-    modality: Modality
-
-
-@dataclass(frozen=True, eq=False)
 class Hints:
-    """A lesion's prompts in patch voxels: clicks (n, 3), the box's corner and edges, and a mask from before.
+    """A lesion's prompts in patch voxels: clicks (n, 3), the bounds of a box that a reader drew, a mask from before.
 
-    `known_extent` is False where a view was only guessed, as round a click.
+    `expected` are bounds that were only guessed, as round a click.
     """
 
     clicks_in: Float[np.ndarray, "n 3"]
     clicks_out: Float[np.ndarray, "m 3"]
     box: Float[np.ndarray, "2 3"] | None = None
     prior: Patch | None = None
+    expected: Float[np.ndarray, "2 3"] | None = None
 
 
 def look(volume: Volume, view: View) -> Glimpse:
@@ -181,18 +176,26 @@ def look(volume: Volume, view: View) -> Glimpse:
     return Glimpse(view.cut_part(part), seen, volume.modality)
 
 
-def hint(view: View, clicks: Sequence[Click], box: Box | None = None, prior: Patch | None = None) -> Hints:
-    """A lesion's prompts in the voxels of a view."""
+def hint(
+    view: View,
+    clicks: Sequence[Click],
+    box: Box | None = None,
+    prior: Patch | None = None,
+    expected: Box | None = None,
+) -> Hints:
+    """A lesion's prompts in the voxels of a view; `expected` is where it is guessed to be when there is no box."""
     places = [[click.at for click in clicks if click.positive is positive] for positive in (True, False)]
     inside, outside = (view.from_world(np.array(at)) if at else np.zeros((0, 3)) for at in places)
-    bounds = None
-    if box is not None:
-        corners = view.from_world(box.points_mm)
-        bounds = np.stack([corners.min(axis=0), corners.max(axis=0)])
-    return Hints(inside, outside, bounds, prior)
+    drawn, guessed = (None if one is None else _bounds_in(view, one) for one in (box, expected))
+    return Hints(inside, outside, drawn, prior, guessed)
 
 
-def show(glimpse: Glimpse, hints: Hints) -> Float[np.ndarray, "12 48 48 48"]:
+def _bounds_in(view: View, box: Box) -> Float[np.ndarray, "2 3"]:
+    corners = view.from_world(box.points_mm)
+    return np.stack([corners.min(axis=0), corners.max(axis=0)])
+
+
+def show(glimpse: Glimpse, hints: Hints) -> Float[np.ndarray, "13 48 48 48"]:
     """All channels of a patch, in the order of `CHANNELS`."""
     out = np.zeros((len(CHANNELS), PATCH, PATCH, PATCH), np.float32)
     out[:_VIEWS] = views_of(glimpse, hints)
@@ -205,6 +208,9 @@ def show(glimpse: Glimpse, hints: Hints) -> Float[np.ndarray, "12 48 48 48"]:
         out[10] = paint_box(hints.box)
     if hints.prior is not None:
         out[11] = hints.prior
+    near, _ = _focus(hints)
+    clicks = (hints.clicks_in, hints.clicks_out)
+    out[12] = first_odds(glimpse, near, hints.box is not None, clicks, hints.prior)
     return out
 
 
@@ -300,6 +306,8 @@ def _focus(hints: Hints) -> tuple[np.ndarray, np.ndarray]:
     """Where the lesion is expected, as bounds in patch voxels: all of it, and its middle."""
     if hints.box is not None:
         bounds = hints.box
+    elif hints.expected is not None:
+        bounds = hints.expected
     elif hints.prior is not None and (hints.prior > 0.5).any():
         hit = np.argwhere(hints.prior > 0.5)
         bounds = np.stack([hit.min(axis=0), hit.max(axis=0)]).astype(float)

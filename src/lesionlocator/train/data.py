@@ -9,16 +9,20 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lesionlocator.segment.zoom import PATCH, Glimpse, Patch, look, show
+from lesionlocator.segment.zoom import CHANNELS, PATCH, Glimpse, Patch, look, show
 from lesionlocator.train.prompts import PromptSettings, Question, draw_question
-from lesionlocator.volume import Volume
+from lesionlocator.volume import Modality, Volume
+
+DROPPED = (0, 1, 2, 3, 4, CHANNELS.index("first"))
+"""The channels that are left out at times."""
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
     """A part of a scan with the outline of one lesion.
 
-    `core` is what another reading of the same picture would add or leave out. NaN voxels are beyond the scan.
+    `core` is what another reading of the same picture would add or leave out; with it, `truth` is the reading without.
+    NaN voxels are beyond the scan.
     """
 
     scan: Volume
@@ -38,7 +42,7 @@ class Sample:
     `beyond` is how much of the lesion, in patch voxels, the patch does not show.
     """
 
-    shown: Float[np.ndarray, "12 48 48 48"]
+    shown: Float[np.ndarray, "13 48 48 48"]
     target: Float[np.ndarray, "48 48 48"]
     seen: Float[np.ndarray, "48 48 48"]
     beyond: float
@@ -54,22 +58,38 @@ class SampleSettings:
     """How often a CT's brightness is bent, so that it is a CT no more."""
     inverted: float = 0.35
     """How often a picture that is no CT and no PET is turned into its negative."""
-    dropped: tuple[float, ...] = (0.06, 0.15, 0.12, 0.25, 0.12)
-    """How often each view of the scan is left out."""
+    dropped: tuple[float, ...] = (0.03, 0.08, 0.08, 0.2, 0.06, 0.05)
+    """How often each view of the scan, and the classical outline, is left out."""
 
 
 def draw_sample(rng: np.random.Generator, region: Region, settings: SampleSettings) -> Sample:
     """One way of asking for a region's lesion, with the picture changed at random."""
-    truth, core = region.truth, region.core
-    question = draw_question(rng, truth, region.scan.geometry, core, settings.prompts)
-    glimpse = vary(rng, look(region.scan, question.view), settings)
+    modality = region.scan.modality
+    if modality == "CT" and rng.random() < settings.remapped:
+        modality = "MR"
+    region, told = read(rng, region, modality)
+    question = draw_question(rng, region.truth, region.scan.geometry, region.core if told else None, settings.prompts)
+    glimpse = vary(rng, replace(look(region.scan, question.view), modality=modality), settings)
     sample = as_sample(region, question, glimpse)
-    for channel, chance in enumerate(settings.dropped):
+    for channel, chance in zip(DROPPED, settings.dropped, strict=True):
         if rng.random() < chance:
             sample.shown[channel] = 0
     if not sample.shown[:3].any():
         sample.shown[:5] = show(glimpse, question.hints)[:5]
     return turn(rng, sample)
+
+
+def read(rng: np.random.Generator, region: Region, modality: Modality) -> tuple[Region, bool]:
+    """One reading of a ring, and whether clicks tell which.
+
+    Half of the time the prompts do not say whether the core is meant; then the rim is on MR, and all of it elsewhere.
+    """
+    if region.core is None:
+        return region, False
+    told = bool(rng.random() < 0.5)
+    counted_in = bool(rng.random() < 0.5) if told else modality != "MR"
+    truth = region.truth | region.core if counted_in else region.truth & ~region.core
+    return replace(region, truth=truth), told
 
 
 def as_sample(region: Region, question: Question, glimpse: Glimpse) -> Sample:
@@ -89,15 +109,13 @@ def vary(rng: np.random.Generator, glimpse: Glimpse, settings: SampleSettings) -
         return glimpse
     low, high = (float(value) for value in np.percentile(known[::3], (0.5, 99.5)))
     spread = max(high - low, 1e-6)
-    if modality == "CT" and rng.random() < settings.remapped:
-        modality = "MR"
     if modality == "MR":
         values = _bend(rng, values, (low, high), settings.inverted)
     if modality != "CT" and rng.random() < 0.4:
         shade = ndimage.zoom(rng.standard_normal((3, 3, 3)), PATCH / 3, order=1)
         values = low + (values - low) * np.exp(rng.uniform(0.05, 0.25) * shade)
     values = _grain(rng, values, spread)
-    return replace(glimpse, values=np.asarray(values, np.float32), modality=modality)
+    return replace(glimpse, values=np.asarray(values, np.float32))
 
 
 def _bend(rng: np.random.Generator, values: Patch, limits: tuple[float, float], inverted: float) -> Patch:

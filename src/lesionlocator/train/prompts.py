@@ -29,8 +29,9 @@ class PromptSettings:
     """A box's faces are moved by up to one of these shares of its size."""
     shares: tuple[float, float] = (0.45, 0.75)
     """How much of a patch's side a box takes."""
-    click_shares: tuple[float, float] = (0.12, 1.2)
-    """How much of a patch's side the lesion takes when there is only a click to place it."""
+    misjudged: tuple[float, float, float] = (0.3, 0.12, 0.1)
+    """How far off a lesion's size is that was guessed from a click: spread of the log of all sides, of each side, and
+    of the middle in sizes."""
     guessed_move: float = 0.25
     """How far the faces of a box are off that was read off a first outline."""
 
@@ -69,12 +70,9 @@ def draw_question(
         asked = "box and clicks"
     if asked == "click":
         clicks = [draw_click(rng, mask, True) for _ in range(1 + int(rng.random() < 0.25))]
-        size = Box.around(mask).size_mm.max()
-        low, high = np.log(settings.click_shares)
-        side_mm = size / np.exp(rng.triangular(low, np.log(0.5), high))
-        side_mm = min(side_mm, 1.3 * float((scan.spacing_mm * np.array(scan.shape)).max()))
-        view = View.on_point(clicks[0].at, np.full(3, side_mm), scan)
-        return Question(view, hint(view, [*clicks, *telling]), asked)
+        expected = misjudged(rng, Box.around(mask), clicks[0], settings)
+        view = View.on_box(expected, scan, rng.uniform(*settings.shares, 3))
+        return Question(view, hint(view, [*clicks, *telling], expected=expected), asked)
     guessed = asked == "prior"
     amount = settings.guessed_move if guessed else float(rng.choice(settings.face_moves))
     box = moved(rng, Box.around(mask), amount)
@@ -93,6 +91,17 @@ def moved(rng: np.random.Generator, box: Box, amount: float) -> Box:
     """The box with each face moved in or out by up to this share of its size."""
     low, high = amount * rng.uniform(-1, 1, (2, 3))
     return Box(box.corner + box.edges @ low, box.edges * (1 + high - low))
+
+
+def misjudged(rng: np.random.Generator, box: Box, click: Click, settings: PromptSettings) -> Box:
+    """The box as a search from a click may guess it: too large, too small, beside; the click is in it."""
+    whole, each, beside = settings.misjudged
+    factors = np.exp(whole * rng.standard_normal() + each * rng.standard_normal(3))
+    edges = box.edges * factors
+    centre = box.centre + box.edges @ (beside * rng.standard_normal(3))
+    found = Box(centre - edges.sum(axis=1) / 2, edges)
+    at = found.to_unit(click.at[None])[0]
+    return Box(found.corner + edges @ (np.minimum(at, 0) + np.maximum(at - 1, 0)), edges)
 
 
 def draw_click(rng: np.random.Generator, mask: Mask, positive: bool) -> Click:

@@ -75,7 +75,10 @@ def as_region(painted: PaintedRegion) -> Region:
     image = painted.image if painted.valid.all() else np.where(painted.valid, painted.image, np.float32(np.nan))
     modalities: dict[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PT"}
     scan = Volume(image, geometry, modalities[painted.modality])
-    return Region(scan, painted.mask, painted.kind, painted.core if painted.ambiguous else None)
+    ring = painted.kind.startswith("ring") and painted.core is not None and bool((painted.mask & ~painted.core).any())
+    if not ring or painted.core is None:
+        return Region(scan, painted.mask, painted.kind)
+    return Region(scan, painted.mask & ~painted.core, "ring_without_core", painted.core)
 
 
 def as_background(scan: Volume, organs: np.ndarray | None = None) -> Background:

@@ -29,8 +29,9 @@ def painted_samples(backgrounds: Backgrounds, each: int, difficulty: float = 0.6
         drawn: list[Sample] = []
         while len(drawn) < each:
             region = source(rng, 1.0)
-            if kind == "ring" and (region.core is not None or region.kind != "ring_without_core"):
-                continue
+            if kind == "ring":
+                # The classical outline fills what is not MR, and so does the reading there.
+                region = replace(region, scan=replace(region.scan, modality="MR"))
             drawn.append(boxed(replace(region, kind=kind)))
         found[kind] = drawn
     return found

@@ -1,0 +1,84 @@
+"""What shape and brightness alone say of a patch: the classical outline that a network starts from and corrects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import expit, logit
+
+from lesionlocator.geometry import Geometry
+from lesionlocator.prompt import Box, Click, Prompt, Shape
+from lesionlocator.resample import resample
+from lesionlocator.segment.ask import NotOutlined
+from lesionlocator.segment.contrast import Rules
+from lesionlocator.segment.extent import Extent
+from lesionlocator.segment.refine import believe
+from lesionlocator.volume import Mask, Modality, Volume
+
+ODDS = 3.5
+"""Log odds that the strongest belief stands for."""
+
+_VOXELS = 48
+Cube = Float[np.ndarray, "side side side"]
+
+
+@dataclass(frozen=True, eq=False)
+class Glimpse:
+    """What a scan shows in a patch: values (any unit) and which of them are known."""
+
+    values: Cube
+    seen: Cube
+    modality: Modality
+
+
+def first_odds(
+    glimpse: Glimpse,
+    expected: Float[np.ndarray, "2 3"],
+    sure: bool,
+    clicks: tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "m 3"]],
+    prior: Cube | None = None,
+) -> Cube:
+    """Log odds of lesion by the rules of the segmenter `intensity`, from -1 to 1 in units of `ODDS`.
+
+    Args:
+        glimpse: What the patch shows.
+        expected: Bounds of the lesion in patch voxels.
+        sure: Whether a reader drew these bounds.
+        clicks: In the lesion and out of it, in patch voxels.
+        prior: An outline from before; counts only where the bounds are not sure.
+    """
+    values, seen = glimpse.values, glimpse.seen
+    d, h, w = values.shape
+    lattice = Geometry((d, h, w), np.eye(4))
+    low, high = expected
+    box = Box.from_bounds(low, np.maximum(high, low + 1.0))
+    ask: list[Prompt] = []
+    for places, positive in zip(clicks, (True, False), strict=True):
+        ask += [Click(at, positive) for at in places]
+    if sure:
+        ask.append(box)
+    elif prior is not None and (prior > 0.5).any():
+        ask.append(Shape(Mask.from_array(prior > 0.5, lattice)))
+    picture = Volume(np.where(seen > 0.5, values, np.float32(np.nan)), lattice, glimpse.modality)
+    try:
+        found = believe(picture, tuple(ask), Extent(box, sure), Rules(), _VOXELS)
+    except NotOutlined:
+        return np.zeros(values.shape, np.float32)
+    if found is None:
+        belief = _ellipsoid(low, high, values.shape)
+    else:
+        window, believed = found
+        belief = resample(Volume(believed.astype(np.float32), window.grid, "CT"), lattice, outside=0.0)
+    edge = 1 / (1 + np.exp(ODDS))
+    odds = logit(np.clip(belief, edge, 1 - edge)) / ODDS
+    return (odds * (seen > 0.5)).astype(np.float32)
+
+
+def _ellipsoid(low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"], shape: tuple[int, ...]) -> Cube:
+    """All that is left to say where the picture says nothing: soft at its border."""
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 0.5)
+    d, h, w = (((np.arange(count) - middle[axis]) / half[axis]) ** 2 for axis, count in enumerate(shape))
+    radius = np.sqrt(d[:, None, None] + h[:, None] + w)
+    return expit((1 - radius) / Rules().softness).astype(np.float32)
