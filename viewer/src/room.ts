@@ -220,8 +220,12 @@ export class Room {
     this.changed("case");
     this.step(async () => {
       try {
-        const prompts = afresh ? [prompt] : this.promptsWith(scan, lesionId, prompt);
-        await this.job("outline", { scan, lesion_id: lesionId, prompts }, `Outlining lesion ${lesionId}`);
+        if (prompt.kind === "click" && !afresh && this.lesion(scan, lesionId)?.has_outline) {
+          await this.job("correct", { scan, lesion_id: lesionId, clicks: [prompt] }, `Correcting lesion ${lesionId}`);
+        } else {
+          const prompts = afresh ? [prompt] : this.promptsWith(scan, lesionId, prompt);
+          await this.job("outline", { scan, lesion_id: lesionId, prompts }, `Outlining lesion ${lesionId}`);
+        }
       } finally {
         this.pending = this.pending.filter((one) => one !== waiting);
         if (!this.lesionIds.includes(lesionId) && this.selected === lesionId) this.selected = null;
@@ -238,19 +242,10 @@ export class Room {
     return id;
   }
 
-  /** All that was pointed at for this lesion. Where only an outline is left of it, that outline's box stands for it. */
+  /** All that was pointed at for this lesion; the last box counts. */
   private promptsWith(scan: number, lesionId: string, prompt: Prompt): Prompt[] {
     const before = (this.lesion(scan, lesionId)?.prompts ?? []).filter((one) => one.kind !== "mask");
-    const kept = prompt.kind === "box" ? before.filter((one) => one.kind !== "box") : before;
-    const isAnchored = prompt.kind === "box" || kept.some((one) => one.kind === "box" || (one.kind === "click" && one.positive));
-    const outline = this.outline(scan, lesionId);
-    if (isAnchored || !outline) return [...kept, prompt];
-    const [first, last] = outline.bounds;
-    const grid = this.grids[scan]!;
-    const ends = [grid.toWorld(first.map((n) => n - 0.5) as Vec3), grid.toWorld(last.map((n) => n + 0.5) as Vec3)];
-    if (prompt.kind === "click" && prompt.positive) ends.push(prompt.at);
-    const bound = (pick: (...values: number[]) => number): Vec3 => [0, 1, 2].map((k) => pick(...ends.map((end) => end[k]!))) as Vec3;
-    return [{ kind: "box", min: bound(Math.min), max: bound(Math.max) }, ...kept, prompt];
+    return [...(prompt.kind === "box" ? before.filter((one) => one.kind !== "box") : before), prompt];
   }
 
   outlineAsked(): void {

@@ -304,6 +304,14 @@ def outline(request: Request, case_id: str, body: bodies.OutlineBody, session: S
     return _room(request).outline(case_id, place, prompts, revision=body.revision, session=session).to_json()
 
 
+@routes.post("/cases/{case_id}/correct", status_code=202)
+def correct(request: Request, case_id: str, body: bodies.CorrectBody, session: Session = "") -> dict[str, Any]:
+    """A job: the outline that a lesion has, painted or found, corrected at clicks. Its answer is the case."""
+    clicks = tuple(click.prompt() for click in body.clicks)
+    place = (body.scan, as_id(body.lesion_id, "the request"))
+    return _room(request).correct(case_id, place, clicks, revision=body.revision, session=session).to_json()
+
+
 @routes.post("/cases/{case_id}/outline-asked", status_code=202)
 def outline_asked(request: Request, case_id: str, body: bodies.AtRevision, session: Session = "") -> dict[str, Any]:
     """A job: every lesion that came with prompts outlined. Its answer is the case."""

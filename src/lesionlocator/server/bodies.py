@@ -30,7 +30,7 @@ class ClickBody(_Body):
     at: Point
     positive: bool = True
 
-    def prompt(self) -> Prompt:
+    def prompt(self) -> Click:
         return Click(np.array(self.at, float), self.positive)
 
 
@@ -76,6 +76,14 @@ class OutlineBody(AtRevision):
     scan: ScanIndex
     lesion_id: LesionId
     prompts: Annotated[list[PromptBody], Field(min_length=1, max_length=200)]
+
+
+class CorrectBody(AtRevision):
+    """Clicks that correct the outline which a lesion has, whatever it came from."""
+
+    scan: ScanIndex
+    lesion_id: LesionId
+    clicks: Annotated[list[ClickBody], Field(min_length=1, max_length=50)]
 
 
 class StrokeBody(AtRevision):

@@ -17,10 +17,11 @@ from lesionlocator.case import Case, Lesion, Place, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.formats import list_case_files, open_case, open_timepoint, read_prompts, read_volume, scan_names
 from lesionlocator.geometry import Alignment
-from lesionlocator.prompt import Prompt
-from lesionlocator.segment import Segmenter, load_segmenter
+from lesionlocator.prompt import Click, Prompt
+from lesionlocator.segment import Outline, Prepared, Segmenter, load_segmenter
 from lesionlocator.segment.visit import outlined
 from lesionlocator.server.again import Follower
+from lesionlocator.server.correct import correct
 from lesionlocator.server.jobs import Job, Queue
 from lesionlocator.server.leave import pack, write_document, write_objects, write_result
 from lesionlocator.server.reading import Reading
@@ -32,6 +33,7 @@ from lesionlocator.server.written import MaskFolder, from_text, to_text
 from lesionlocator.volume import Volume
 
 Say = Callable[[str], None]
+_Asking = Callable[[Prepared, Lesion], tuple[tuple[Prompt, ...], Outline]]
 _READINGS = 32
 _DEEPEST = 2
 
@@ -168,7 +170,21 @@ class Room:
     def outline(self, case_id: str, place: Place, prompts: tuple[Prompt, ...], *, revision: int, session: str) -> Job:
         """A lesion outlined from prompts, as a job whose answer is the case."""
         self.scan(case_id, place[0])
-        work = partial(self._outline, case_id, place, prompts, revision, session)
+
+        def ask(prepared: Prepared, _: Lesion) -> tuple[tuple[Prompt, ...], Outline]:
+            return prompts, self.segmenter.outline(prepared, [prompts])[0]
+
+        work = partial(self._outline, case_id, place, ask, revision, session)
+        return self.queue.add(Job(work, "outline", session))
+
+    def correct(self, case_id: str, place: Place, clicks: tuple[Click, ...], *, revision: int, session: str) -> Job:
+        """A lesion's outline as it is, corrected at clicks, as a job whose answer is the case."""
+        self.reading(case_id)[1].lesion(place)
+
+        def ask(prepared: Prepared, before: Lesion) -> tuple[tuple[Prompt, ...], Outline]:
+            return (*before.prompts, *clicks), correct(self.segmenter, prepared, before, clicks)
+
+        work = partial(self._outline, case_id, place, ask, revision, session)
         return self.queue.add(Job(work, "outline", session))
 
     def outline_asked(self, case_id: str, *, revision: int, session: str) -> Job:
@@ -244,13 +260,14 @@ class Room:
         return self.shelf.alignment(self.scan(case_id, first)[0], self.scan(case_id, last)[0])
 
     def _outline(
-        self, case_id: str, place: Place, prompts: tuple[Prompt, ...], revision: int, session: str, say: Say
+        self, case_id: str, place: Place, ask: _Asking, revision: int, session: str, say: Say
     ) -> dict[str, Any]:
         scan, lesion_id = place
         path, timepoint = self.scan(case_id, scan)
         say("outlining")
         prepared = self.shelf.prepared(path)
-        outline = self.segmenter.outline(prepared, [prompts])[0]
+        # The lesion as it is when its turn has come, which is what the reader has seen.
+        prompts, outline = ask(prepared, timepoint.lesion(lesion_id) or Lesion(lesion_id))
         lesion = outlined(Lesion(lesion_id, prompts), outline, timepoint.geometry)
         if lesion.mask is None:
             raise Refused(
