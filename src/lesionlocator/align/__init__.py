@@ -7,17 +7,29 @@ from collections.abc import Callable
 import numpy as np
 
 from lesionlocator.align.agreement import align_quality, likeness
+from lesionlocator.align.cache import cached
 from lesionlocator.align.field import FieldMap
 from lesionlocator.align.linear import affine as affine_map
 from lesionlocator.align.linear import is_believable
 from lesionlocator.align.linear import rigid as rigid_map
+from lesionlocator.align.near import Hypothesis, Nearby, refine_near
 from lesionlocator.align.nonrigid import deform
 from lesionlocator.align.offset import likely_shifts
 from lesionlocator.align.view import View, views
 from lesionlocator.geometry import AffineMap, Alignment, compose
 from lesionlocator.volume import Volume
 
-__all__ = ["ALIGNERS", "DEFAULT_ALIGNER", "Aligner", "FieldMap", "align_quality"]
+__all__ = [
+    "ALIGNERS",
+    "DEFAULT_ALIGNER",
+    "Aligner",
+    "FieldMap",
+    "Hypothesis",
+    "Nearby",
+    "align_quality",
+    "cached",
+    "refine_near",
+]
 
 Aligner = Callable[[Volume, Volume], Alignment]
 

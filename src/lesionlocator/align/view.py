@@ -102,7 +102,7 @@ def _view(volume: Volume, spacing_mm: float) -> View:
     if volume.modality == "CT":
         # The table goes; the skin stays, whose voxels are half air.
         array = np.where(_grown(body, 2) | ~seen, array, -1000.0)
-    grey = _grey(array, body & seen, volume.modality)
+    grey = to_grey(array, body & seen, volume.modality)
     rim = max(1, round(_RIM_MM / spacing_mm))
     body = _grown(body, rim) & seen
     low, high = bounds(body) or ((0, 0, 0), grid.shape)
@@ -144,9 +144,10 @@ def _spacing_for(geometry: Geometry, voxels: int) -> float:
     return float(np.cbrt(np.prod(extent_mm) / voxels))
 
 
-def _grey(
+def to_grey(
     array: Float[np.ndarray, "d h w"], body: Bool[np.ndarray, "d h w"], modality: Modality
 ) -> Float[np.ndarray, "d h w"]:
+    """Grey from 0 to 1, the darkest and the brightest of `body` cut off (in CT: -1000 to 500 HU)."""
     if modality == "CT":
         return np.clip((array + 1000) / 1500, 0, 1)
     if modality == "PT":
