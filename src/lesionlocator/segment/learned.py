@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 
 from lesionlocator.engine import Engine, load_engine
 from lesionlocator.errors import Refused
+from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click, Line, Shape
 from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
 from lesionlocator.segment.extent import at_least_a_voxel, inscribed, known
@@ -106,13 +108,13 @@ class Learned:
         clicks = [prompt for prompt in ask if isinstance(prompt, Click)]
         boxes = [at_least_a_voxel(prompt, volume.geometry) for prompt in ask if isinstance(prompt, Box)]
         shapes = [prompt for prompt in ask if isinstance(prompt, Shape)]
-        if not boxes and not shapes and any(isinstance(prompt, Line) for prompt in ask):
-            boxes = [extent.box for extent in read_extents(volume, ask)]
         for box in boxes:
             known(volume, box)
-        if not boxes and not shapes:
-            return self._from_clicks(volume, clicks)
         starts: list[tuple[Box, Box | None]] = [(box, box) for box in boxes]
+        if not boxes and not shapes:
+            if not any(isinstance(prompt, Line) for prompt in ask):
+                return self._from_clicks(volume, clicks)
+            starts = [(extent.box, None) for extent in read_extents(volume, ask)]
         starts = starts or [(at_least_a_voxel(Box.around(shape.mask), volume.geometry), None) for shape in shapes]
         given = _together(shapes, volume)
         answers = [self._from_box(volume, box, shown, clicks, given) for box, shown in starts]
@@ -158,9 +160,12 @@ class Learned:
 
     def _look(self, volume: Volume, view: View, clicks: Sequence[Click], asked: _Asked) -> Look:
         hints = hint(view, clicks, asked.box, asked.prior, asked.expected)
-        shown = show(look(volume, view), hints)
+        axes, flipped = _standing(volume.geometry)
+        shown = np.transpose(show(look(volume, view), hints), (0, *(1 + axis for axis in axes)))
+        shown = np.ascontiguousarray(np.flip(shown, tuple(1 + axis for axis in flipped)))
         beliefs, confidences = self.engine(shown[None])
-        return Look(view, beliefs[0], float(confidences[0]))
+        belief = np.transpose(np.flip(beliefs[0], flipped), np.argsort(axes))
+        return Look(view, np.ascontiguousarray(belief), float(confidences[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +175,17 @@ class _Asked:
     box: Box | None
     expected: Box
     prior: Patch | None = None
+
+
+def _standing(scan: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How a scan's axes are put in the order of the world's, and which of these then run backwards.
+
+    So the network sees a patient the same way round, however the file stores the slices.
+    """
+    columns = scan.affine[:3, :3] / scan.spacing_mm
+    _, axes = linear_sum_assignment(-np.abs(columns))
+    backwards = tuple(world for world, axis in enumerate(axes) if columns[world, axis] < 0)
+    return tuple(int(axis) for axis in axes), backwards
 
 
 def _something(seen: Look) -> Look:
@@ -186,7 +202,11 @@ def load_learned(card: ModelCard, running: Running) -> Learned:
             needed="none of them",
             do="leave them out",
         )
-    return Learned(card, running.folder or embedded_folder(card.id), running.device)
+    segmenter = Learned(card, running.folder or embedded_folder(card.id), running.device)
+    if running.device not in ("auto", "cpu"):
+        # Where a device is not there, one wants to hear it at once.
+        _ = segmenter.engine
+    return segmenter
 
 
 def resampled(belief: Patch, of: View, onto: View) -> Patch:
