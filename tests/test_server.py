@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sqlite3
 import threading
 import time
@@ -13,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from files import LEFT, RIGHT, box_of, save_prompts, save_scan
+from files import LEFT, box_of
 from lesionlocator.measure import measure_timepoint
 from visits import Ball
 
@@ -25,74 +24,17 @@ from lesionlocator.server.jobs import Job, Queue, QueueFull, State  # noqa: E402
 from lesionlocator.server.run import open_room  # noqa: E402
 from lesionlocator.server.settings import ServeSettings  # noqa: E402
 from lesionlocator.server.store import Busy, Conflict, Store  # noqa: E402
-
-TOKEN = "a-token-for-tests"
-GROWN = Ball(LEFT.x, LEFT.y, LEFT.z, LEFT.radius + 2)
+from room_work import GROWN, TOKEN, Reader, lesion, outline_body, save_cases  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """Two cases: one with prompts and a follow-up in which the right lesion is gone, one of a single scan."""
-    folder = tmp_path_factory.mktemp("cases")
-    for name in ("jones", "smith"):
-        (folder / name).mkdir()
-    save_scan(folder / "jones" / "t0.nii.gz", [LEFT, RIGHT], 1)
-    save_scan(folder / "jones" / "t1.nii.gz", [GROWN], 2)
-    save_prompts(
-        folder / "jones" / "prompts.json", [{"id": "7", "box": box_of(LEFT)}, {"id": "9", "box": box_of(RIGHT)}]
-    )
-    save_scan(folder / "smith" / "scan.nii.gz", [LEFT], 3)
-    (folder.parent / "secret.txt").write_text("not yours")
-    return folder
-
-
-class Reader:
-    """A page, driven by hand."""
-
-    def __init__(self, cases, state, **settings) -> None:
-        settings = {"modality": "CT", "align": "header", **settings}
-        app = open_room([cases], state, ServeSettings(**settings), token=TOKEN)
-        self.client = TestClient(app, base_url="http://127.0.0.1", headers={"Authorization": f"Bearer {TOKEN}"})
-
-    def case(self, title: str) -> dict:
-        found = next(case for case in self.get("/api/cases") if case["title"] == title)
-        return self.get(f"/api/cases/{found['id']}")
-
-    def get(self, path: str):
-        answer = self.client.get(path)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def post(self, path: str, body: dict, status: int = 200, session: str = "me"):
-        answer = self.client.post(path, json=body, headers={"X-Session": session})
-        assert answer.status_code == status, answer.text
-        return answer.json()
-
-    def job(self, path: str, body: dict, session: str = "me") -> dict:
-        """The job when it is over, read from its events as the page reads them."""
-        job = self.post(path, body, 202, session)
-        with self.client.stream("GET", f"/api/jobs/{job['id']}/events") as answer:
-            text = "".join(answer.iter_text())
-        return json.loads(text.rpartition("event: end\ndata: ")[2].strip())
-
-    def done(self, path: str, body: dict) -> dict:
-        job = self.job(path, body)
-        assert job["state"] == "done", job["error"]
-        return job["answer"]
+    return save_cases(tmp_path_factory.mktemp("cases"))
 
 
 @pytest.fixture
 def reader(cases, tmp_path):
     return Reader(cases, tmp_path / "state")
-
-
-def lesion(view: dict, scan: int, lesion_id: str) -> dict:
-    return next(one for one in view["scans"][scan]["lesions"] if one["lesion_id"] == lesion_id)
-
-
-def outline_body(view: dict, ball: Ball, lesion_id: str = "1", scan: int = 0) -> dict:
-    box = {"kind": "box", **box_of(ball)}
-    return {"revision": view["revision"], "scan": scan, "lesion_id": lesion_id, "prompts": [box]}
 
 
 def test_a_box_becomes_an_outline_that_is_measured(reader):
@@ -162,19 +104,6 @@ def test_a_new_lesion_and_one_that_merged_or_split_are_told_apart(reader):
     body = {"revision": view["revision"], "scan": 1, "lesion_id": "9", "say": "merged_into", "other_id": "12"}
     view = reader.post(f"{path}/relate", body)
     assert {(link["event"], link["lesion_id"]) for link in view["links"]} == {("merged", "7"), ("merged", "9")}
-
-
-def test_a_brush_adds_and_takes_away_a_ball(reader):
-    view = reader.case("smith")
-    path = f"/api/cases/{view['id']}"
-    view = reader.done(f"{path}/outline", outline_body(view, LEFT))
-    before = lesion(view, 0, "1")["volume_ml"]
-    stroke = {"scan": 0, "lesion_id": "1", "points": [[LEFT.x, LEFT.y, LEFT.z + 20]], "radius_mm": 6.0}
-    view = reader.post(f"{path}/paint", {**stroke, "revision": view["revision"]})
-    ball_ml = 4 / 3 * np.pi * 6**3 / 1000
-    assert lesion(view, 0, "1")["volume_ml"] - before == pytest.approx(ball_ml, rel=0.25)
-    view = reader.post(f"{path}/paint", {**stroke, "revision": view["revision"], "adds": False})
-    assert lesion(view, 0, "1")["volume_ml"] == pytest.approx(before)
 
 
 def test_steps_are_undone_and_redone_and_survive_a_killed_server(reader, cases, tmp_path):
@@ -462,46 +391,3 @@ def test_a_scan_says_what_it_is(reader):
     view = reader.case("smith")
     answer = reader.client.get(f"/api/cases/{view['id']}/scans/0/image.nii")
     assert (answer.headers["X-Modality"], answer.headers["X-Unit"]) == ("CT", "HU")
-
-
-def test_a_stroke_may_begin_a_lesion_but_not_take_from_one_that_is_not_there(reader):
-    view = reader.case("smith")
-    path, stroke = f"/api/cases/{view['id']}/paint", {"scan": 0, "points": [[0, 0, 0]], "radius_mm": 6}
-    refused = {**stroke, "revision": view["revision"], "lesion_id": "4", "adds": False}
-    assert "no lesion" in reader.post(path, refused, 422)["error"]["found"]
-    painted = reader.post(path, {**stroke, "revision": view["revision"], "lesion_id": "4"})
-    assert lesion(painted, 0, "4")["volume_ml"] == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.2)
-    assert reader.post(path, {**stroke, "revision": painted["revision"], "scan": 7, "lesion_id": "4"}, 422)
-
-
-def test_a_click_corrects_the_outline_as_it_is_and_leaves_what_was_painted_elsewhere(reader):
-    view = reader.case("jones")
-    path, at = f"/api/cases/{view['id']}", {"scan": 0, "lesion_id": "7"}
-    view = reader.done(f"{path}/outline", outline_body(view, LEFT, "7"))
-    ball = lesion(view, 0, "7")["volume_ml"]
-    far = {"points": [[LEFT.x, LEFT.y, LEFT.z + 35]], "radius_mm": 6.0}
-    view = reader.post(f"{path}/paint", {**at, **far, "revision": view["revision"]})
-    painted = lesion(view, 0, "7")["volume_ml"]
-    # Fat that was painted along with it is taken away again by a click, and nothing else is.
-    near = {"points": [[LEFT.x, LEFT.y + 13, LEFT.z]], "radius_mm": 5.0}
-    view = reader.post(f"{path}/paint", {**at, **near, "revision": view["revision"]})
-    assert lesion(view, 0, "7")["volume_ml"] > painted + 0.2
-    click = {"kind": "click", "at": [LEFT.x, LEFT.y + 14, LEFT.z], "positive": False}
-    view = reader.done(f"{path}/correct", {**at, "revision": view["revision"], "clicks": [click]})
-    assert lesion(view, 0, "7")["volume_ml"] == pytest.approx(painted, rel=0.02)
-    assert painted > 1.2 * ball
-    assert [prompt["kind"] for prompt in lesion(view, 0, "7")["prompts"]] == ["box", "click"]
-
-
-def test_a_click_beside_a_painted_outline_belongs_to_it_and_takes_nothing_away(reader):
-    view = reader.case("smith")
-    path, at = f"/api/cases/{view['id']}", {"scan": 0, "lesion_id": "1"}
-    half = {"points": [[LEFT.x - 4, LEFT.y, LEFT.z]], "radius_mm": 5.0}
-    view = reader.post(f"{path}/paint", {**at, **half, "revision": view["revision"]})
-    before = lesion(view, 0, "1")["volume_ml"]
-    click = {"kind": "click", "at": [LEFT.x + 5, LEFT.y, LEFT.z]}
-    view = reader.done(f"{path}/correct", {**at, "revision": view["revision"], "clicks": [click]})
-    after = lesion(view, 0, "1")["volume_ml"]
-    assert before < after < 1.1 * 4 / 3 * np.pi * 0.9**3
-    nobody = {"scan": 0, "lesion_id": "5", "revision": view["revision"], "clicks": [click]}
-    assert "no lesion" in reader.post(f"{path}/correct", nobody, 422)["error"]["found"]
