@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 from files import save_nifti  # noqa: E402
-from lesionlocator.network.promptable import Promptable, PromptablePlan  # noqa: E402
+from lesionlocator.network.promptable import ASKED, BOX, SHOWN, Promptable, PromptablePlan  # noqa: E402
+from lesionlocator.segment.first import ODDS  # noqa: E402
 from lesionlocator.segment.zoom import CHANNELS, PATCH  # noqa: E402
 from lesionlocator.train.data import GroupPlan, Region, SampleSettings, draw_group, draw_sample  # noqa: E402
 from lesionlocator.train.loop import CHECKPOINT, Recipe, learning_rate, load_averaged, train  # noqa: E402
@@ -155,6 +156,13 @@ def test_the_network_learns_to_outline_a_ball(tmp_path):
     first, last = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
     assert last["dice"] > max(0.7, first["dice"])
     assert "about 0 min left" in said[-1]
+
+
+def test_the_network_finds_the_channels_that_it_reads_by_number_under_their_names():
+    assert [CHANNELS[number] for number in SHOWN] == ["local", "threshold", "evidence"]
+    assert [CHANNELS[number] for number in ASKED] == ["click in", "click out", "box", "prior"]
+    assert (CHANNELS[BOX], CHANNELS[PromptablePlan().first]) == ("box", "first")
+    assert (PromptablePlan().channels, PromptablePlan().odds) == (len(CHANNELS), ODDS)
 
 
 @pytest.mark.slow

@@ -42,8 +42,8 @@ class Nearby:
     """What was found around one lesion.
 
     `alignment` holds near the lesion only: the one that was given, moved by the first hypothesis' shift. `hypotheses`
-    are best first, the chosen one in front; the place that the given alignment says is always among them. None of them
-    when the surroundings say nothing (too little in both scans), and then the alignment is the given one.
+    are best first, the chosen one in front; of two or more, one is the place that the given alignment says. None when
+    the surroundings say nothing (too little in both scans), and then the alignment is the given one.
     """
 
     alignment: Alignment
@@ -75,9 +75,10 @@ def refine_near(
     place_mm, radius_mm = _size(lesion)
     here = _grid(baseline, followup, place_mm, radius_mm + _RIM_MM + _AROUND_MM + reach_mm)
     steps = max(1, round(reach_mm / float(here.spacing_mm[0])))
-    there = alignment.forward(_centres(here))
-    known = (baseline.geometry.contains(_centres(here)) & followup.geometry.contains(there)).reshape(here.shape)
-    taking_part = known & ~_left_out(lesion, here, place_mm)
+    at_mm = here.index_to_world(np.indices(here.shape).reshape(3, -1).T.astype(float))
+    both = baseline.geometry.contains(at_mm) & followup.geometry.contains(alignment.forward(at_mm))
+    known = both.reshape(here.shape)
+    taking_part = known & ~_left_out(lesion, here, at_mm)
     inner = np.zeros(here.shape, bool)
     inner[(slice(steps, -steps),) * 3] = True
     taking_part &= inner
@@ -117,18 +118,14 @@ def _grid(baseline: Volume, followup: Volume, centre_mm: np.ndarray, half_mm: fl
     return Geometry((size, size, size), affine)
 
 
-def _centres(grid: Geometry) -> Float[np.ndarray, "n 3"]:
-    return grid.index_to_world(np.indices(grid.shape).reshape(3, -1).T.astype(float))
-
-
-def _left_out(lesion: Mask | np.ndarray, grid: Geometry, place_mm: np.ndarray) -> Bool[np.ndarray, "d h w"]:
+def _left_out(lesion: Mask | np.ndarray, grid: Geometry, at_mm: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "d h w"]:
     if isinstance(lesion, Mask):
         index = np.floor(grid.world_to_index(lesion.points_mm) + 0.5).astype(int)
         core = np.zeros(grid.shape, bool)
         core[tuple(index[np.all((index >= 0) & (index < grid.shape), axis=1)].T)] = True
         reach_mm = _RIM_MM
     else:
-        core = (np.linalg.norm(_centres(grid) - place_mm, axis=1) <= grid.spacing_mm[0]).reshape(grid.shape)
+        core = (np.linalg.norm(at_mm - lesion, axis=1) <= grid.spacing_mm[0]).reshape(grid.shape)
         reach_mm = 5.0
     return ndimage.binary_dilation(core, iterations=max(1, round(reach_mm / float(grid.spacing_mm[0]))))
 

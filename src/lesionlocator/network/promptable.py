@@ -14,6 +14,13 @@ from torch.nn import functional
 FACTS = 19
 """Numbers that the confidence is read from beside features."""
 
+SHOWN = (0, 1, 4)
+"""The channels across whose values an outline's step is measured: local, threshold, evidence."""
+
+BOX = 10
+ASKED = (8, 9, BOX, 11)
+"""The channels of prompts: clicks in, clicks out, box, prior."""
+
 
 @dataclass(frozen=True)
 class PromptablePlan:
@@ -118,16 +125,16 @@ class Promptable(nn.Module):
         shell = functional.max_pool3d(belief, 5, stride=1, padding=2) * (1 - belief)
         core = belief * belief
         steps: list[Tensor] = []
-        for channel in (0, 1, 4):
+        for channel in SHOWN:
             shown = patch[:, channel : channel + 1]
             means = [(shown * part).sum(over) / (part.sum(over) + 1.0) for part in (core, shell)]
             spread = ((shown - means[0][:, None, None, None, None]) ** 2 * core).sum(over) / (core.sum(over) + 1.0)
             steps += [means[0] - means[1], (spread + 1e-4).sqrt()]
-        box = patch[:, 10:11]
+        box = patch[:, BOX : BOX + 1]
         outside = (belief * (1 - box)).sum(over) / (belief.sum(over) + 1.0)
         filled = (belief * box).sum(over) / (box.sum(over) + 1.0)
         edges = belief.sum(over) - belief[:, :, 2:-2, 2:-2, 2:-2].sum(over)
-        asked = [patch[:, channel].amax((1, 2, 3)) for channel in (8, 9, 10, 11)]
+        asked = [patch[:, channel].amax((1, 2, 3)) for channel in ASKED]
         facts = [
             volume,
             torch.log(volume + 1e-4),

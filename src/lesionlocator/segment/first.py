@@ -21,6 +21,7 @@ ODDS = 3.5
 """Log odds that the strongest belief stands for."""
 
 _VOXELS = 48
+
 Cube = Float[np.ndarray, "side side side"]
 
 
@@ -67,7 +68,7 @@ def first_odds(
     except NotOutlined:
         return np.zeros(values.shape, np.float32)
     if found is None:
-        belief = _ellipsoid(low, high, values.shape)
+        belief = _ellipsoid(expected, values.shape)
     else:
         window, believed = found
         belief = resample(Volume(believed.astype(np.float32), window.grid, "CT"), lattice, outside=0.0)
@@ -76,9 +77,14 @@ def first_odds(
     return (odds * (seen > 0.5)).astype(np.float32)
 
 
-def _ellipsoid(low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"], shape: tuple[int, ...]) -> Cube:
-    """All that is left to say where the picture says nothing: soft at its border."""
-    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 0.5)
+def squared_radius(bounds: Float[np.ndarray, "2 3"], shape: tuple[int, ...], least: float) -> Cube:
+    """Zero in the middle of the bounds, one on the ellipsoid in them, whose half axes are at least so many voxels."""
+    middle, half = bounds.mean(axis=0), np.maximum((bounds[1] - bounds[0]) / 2, least)
     d, h, w = (((np.arange(count) - middle[axis]) / half[axis]) ** 2 for axis, count in enumerate(shape))
-    radius = np.sqrt(d[:, None, None] + h[:, None] + w)
+    return d[:, None, None] + h[:, None] + w
+
+
+def _ellipsoid(bounds: Float[np.ndarray, "2 3"], shape: tuple[int, ...]) -> Cube:
+    """All that is left to say where the picture says nothing: soft at its border."""
+    radius = np.sqrt(squared_radius(bounds, shape, 0.5))
     return expit((1 - radius) / Rules().softness).astype(np.float32)

@@ -43,7 +43,8 @@ class Look:
     def box(self, clicks: Sequence[Click]) -> Box:
         """Round what was found at a click (everything, when no click is in it)."""
         labels, count = ndimage.label(self.belief >= 0.5, np.ones((3, 3, 3)))
-        index = np.floor(self.view.from_world(np.array([click.at for click in clicks])) + 0.5).astype(int)
+        at_mm = np.array([click.at for click in clicks]).reshape(-1, 3)
+        index = np.floor(self.view.from_world(at_mm) + 0.5).astype(int)
         index = np.clip(index, 0, PATCH - 1)
         hit = {int(np.asarray(labels)[tuple(at)]) for at in index} - {0}
         part = np.isin(labels, list(hit)) if hit and count > 1 else np.asarray(labels) > 0
@@ -110,11 +111,9 @@ class Learned:
         shapes = [prompt for prompt in ask if isinstance(prompt, Shape)]
         for box in boxes:
             known(volume, box)
-        starts: list[tuple[Box, Box | None]] = [(box, box) for box in boxes]
         if not boxes and not shapes:
-            if not any(isinstance(prompt, Line) for prompt in ask):
-                return self._from_clicks(volume, clicks)
-            starts = [(extent.box, None) for extent in read_extents(volume, ask)]
+            return self._from_a_guess(volume, [prompt for prompt in ask if isinstance(prompt, Line)], clicks)
+        starts: list[tuple[Box, Box | None]] = [(box, box) for box in boxes]
         starts = starts or [(at_least_a_voxel(Box.around(shape.mask), volume.geometry), None) for shape in shapes]
         given = _together(shapes, volume)
         answers = [self._from_box(volume, box, shown, clicks, given) for box, shown in starts]
@@ -131,12 +130,12 @@ class Learned:
             seen = self._look(volume, view, clicks[:count], _Asked(box, around, before))
         return _outlined(seen, around, volume), seen.confidence
 
-    def _from_clicks(self, volume: Volume, clicks: Sequence[Click]) -> tuple[Mask, float]:
-        first = next(click for click in clicks if click.positive)
-        (extent,) = read_extents(volume, (first,))
-        seen = self._around(volume, [first], extent.box)
-        used = [first]
-        for click in (other for other in clicks if other is not first):
+    def _from_a_guess(self, volume: Volume, lines: Sequence[Line], clicks: Sequence[Click]) -> tuple[Mask, float]:
+        """From what says where the lesion is but not how far it reaches: lines, or else the first click in it."""
+        used = [] if lines else [next(click for click in clicks if click.positive)]
+        (extent,) = read_extents(volume, (*lines, *used))
+        seen = self._around(volume, tuple(used), extent.box)
+        for click in [other for other in clicks if other not in used]:
             used.append(click)
             box = _with_places(seen.box(used), [click.at for click in used if click.positive], volume)
             view = View.on_box(box, volume.geometry)
@@ -248,5 +247,5 @@ def _joined(masks: Sequence[Mask]) -> Mask:
 
 def _with_places(box: Box, places: Sequence[np.ndarray], volume: Volume) -> Box:
     """The box grown to hold these places, along the scan's axes."""
-    index = volume.geometry.world_to_index(np.concatenate([box.points_mm, np.array(places)]))
+    index = volume.geometry.world_to_index(np.concatenate([box.points_mm, np.array(places).reshape(-1, 3)]))
     return Box.from_index(index.min(axis=0) + 0.5, index.max(axis=0) + 0.5, volume.geometry)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from lesionlocator.geometry import Geometry, Index3, index3
 from lesionlocator.prompt import Box, Click
 from lesionlocator.resample import along_axes, axis_weights
-from lesionlocator.segment.first import Glimpse, first_odds
+from lesionlocator.segment.first import Glimpse, first_odds, squared_radius
 from lesionlocator.volume import Mask, Volume
 
 PATCH = 48
@@ -254,9 +254,7 @@ def evidence(
 
     It says which of bright and dark is the lesion, which a network is slow to find out by itself.
     """
-    centre, half = near.mean(axis=0), np.maximum((near[1] - near[0]) / 2, 1.0)
-    d, h, w = (((np.arange(PATCH) - centre[axis]) / half[axis]) ** 2 for axis in range(3))
-    radius = d[:, None, None] + h[:, None] + w
+    radius = squared_radius(near, values.shape, 1.0)
     low, high = limits
     if high - low < 1e-6:
         return np.zeros_like(values)

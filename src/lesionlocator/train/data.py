@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lesionlocator.segment.zoom import CHANNELS, PATCH, Glimpse, Patch, look, show
+from lesionlocator.segment.zoom import CHANNELS, PATCH, Glimpse, Patch, look, show, views_of
 from lesionlocator.train.prompts import PromptSettings, Question, draw_question
 from lesionlocator.volume import Modality, Volume
 
@@ -75,7 +75,7 @@ def draw_sample(rng: np.random.Generator, region: Region, settings: SampleSettin
         if rng.random() < chance:
             sample.shown[channel] = 0
     if not sample.shown[:3].any():
-        sample.shown[:5] = show(glimpse, question.hints)[:5]
+        sample.shown[:5] = views_of(glimpse, question.hints)
     return turn(rng, sample)
 
 

@@ -75,10 +75,13 @@ def as_region(painted: PaintedRegion) -> Region:
     image = painted.image if painted.valid.all() else np.where(painted.valid, painted.image, np.float32(np.nan))
     modalities: dict[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PT"}
     scan = Volume(image, geometry, modalities[painted.modality])
-    ring = painted.kind.startswith("ring") and painted.core is not None and bool((painted.mask & ~painted.core).any())
-    if not ring or painted.core is None:
+    if painted.core is None or not painted.kind.startswith("ring"):
         return Region(scan, painted.mask, painted.kind)
-    return Region(scan, painted.mask & ~painted.core, "ring_without_core", painted.core)
+    rim = painted.mask & ~painted.core
+    # Of a ring that the end of the file cuts, the core may be all that is left: then there is one reading only.
+    if not rim.any():
+        return Region(scan, painted.mask, painted.kind)
+    return Region(scan, rim, "ring_without_core", painted.core)
 
 
 def as_background(scan: Volume, organs: np.ndarray | None = None) -> Background:
