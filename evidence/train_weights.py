@@ -23,8 +23,9 @@ from lesionlocator.formats import read_label_map, read_volume
 from lesionlocator.segment import load_segmenter
 
 DATA = ROOT.parent / "shared" / "data"
-TUNED = {"steps": 110, "save_every": 110, "rate": 4e-4, "ramp": 0.0}
-BASE = {"steps": 2000, "save_every": 200}
+FAST = {"batch": 8, "precision": "bf16", "reuse": 3, "corrected": 0.15}
+BASE = {**FAST, "steps": 3000, "save_every": 250}
+TUNED = {**FAST, "steps": 150, "save_every": 150, "rate": 5e-4, "ramp": 0.0}
 METHODS = ("ellipsoid", "intensity", "zero-shot", "cross-validated")
 PROMPTS = ("box", "moved-box:0.1", "deepest-click", "inner-click")
 SEED = 20261123

@@ -1,5 +1,7 @@
 """A network as a segmenter: the two engines agree, and geometry, clicks and confidence are right around them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,30 @@ def test_other_lesions_of_a_call_do_not_change_an_answer(folder):
     _, beside = segmenter.outline(prepared, [(box.grown(5.0),), (box,)])
     assert np.array_equal(alone.mask.on(GRID), beside.mask.on(GRID))
     assert alone.confidence == beside.confidence
+
+
+class Doubting:
+    """An engine that believes in nothing at all."""
+
+    name, device = "rule", "cpu"
+
+    def __call__(self, shown):
+        return np.full(shown[:, 0].shape, 0.1, np.float32), np.zeros(len(shown), np.float32)
+
+
+def test_a_card_says_how_much_the_classical_outline_counts_from_a_box_and_from_a_click(tmp_path):
+    scan, inside = ball_scan()
+    truth = Mask.from_array(inside, GRID)
+    box, click = (Box.around(truth),), (Click(truth.centroid_mm),)
+
+    def outlined(settings, ask):
+        segmenter = Learned(replace(CARD, settings=settings), tmp_path, _engines=[Doubting()])
+        (outline,) = segmenter.outline(segmenter.prepare(scan), [ask])
+        return 0.0 if outline.mask is None else dice(outline.mask, truth)
+
+    mostly = {"classical_share_box": 0.9, "classical_share_click": 0.9}
+    assert outlined(mostly, box) > 0.9
+    assert outlined(mostly, click) > 0.9
+    assert outlined({**mostly, "classical_share_click": 0.0}, click) == 0.0
+    # A box is always answered: with its ellipsoid, where nothing is believed in.
+    assert outlined({**mostly, "classical_share_box": 0.0}, box) < outlined(mostly, box)

@@ -10,12 +10,23 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 from files import save_nifti  # noqa: E402
+from lesionlocator.errors import Refused  # noqa: E402
 from lesionlocator.network.promptable import ASKED, BOX, SHOWN, Promptable, PromptablePlan  # noqa: E402
 from lesionlocator.segment.first import ODDS  # noqa: E402
 from lesionlocator.segment.zoom import CHANNELS, PATCH  # noqa: E402
 from lesionlocator.train.data import GroupPlan, Region, SampleSettings, draw_group, draw_sample  # noqa: E402
-from lesionlocator.train.loop import CHECKPOINT, Recipe, learning_rate, load_averaged, train  # noqa: E402
+from lesionlocator.train.loop import (  # noqa: E402
+    APART,
+    CHECKPOINT,
+    SAMPLES,
+    Groups,
+    Recipe,
+    learning_rate,
+    load_averaged,
+    train,
+)
 from lesionlocator.train.loss import outline_loss, true_dice  # noqa: E402
+from lesionlocator.train.muon import orthogonal  # noqa: E402
 from lesionlocator.train.prompts import PromptSettings, correct, draw_question  # noqa: E402
 from lesionlocator.train.settings import TrainSettings  # noqa: E402
 from lesionlocator.volume import Volume  # noqa: E402
@@ -163,6 +174,35 @@ def test_the_network_finds_the_channels_that_it_reads_by_number_under_their_name
     assert [CHANNELS[number] for number in ASKED] == ["click in", "click out", "box", "prior"]
     assert (CHANNELS[BOX], CHANNELS[PromptablePlan().first]) == ("box", "first")
     assert (PromptablePlan().channels, PromptablePlan().odds) == (len(CHANNELS), ODDS)
+
+
+def test_samples_that_are_used_three_times_come_back_in_other_groups_turned_anew(tmp_path):
+    groups = Groups(Recipe(ball_region), quick(tmp_path, reuse=3, steps=120))
+    first, again, later = groups[0], groups[0], Groups(groups.recipe, groups.settings)[APART]
+    assert len(first) == len(later) == SAMPLES
+    for one, other in zip(first, again, strict=True):
+        assert np.array_equal(one.shown, other.shown)
+
+    def marks(samples):
+        return {(round(float(sample.target.sum()), 1), round(sample.beyond, 3)) for sample in samples}
+
+    assert len(marks(first) & marks(later)) == 2 * len(marks(first)) // 3
+    shown = {sample.shown.tobytes() for sample in first}
+    assert sum(sample.shown.tobytes() in shown for sample in later) < SAMPLES / 3
+
+
+def test_a_batch_or_a_number_of_uses_that_does_not_fit_is_refused(tmp_path):
+    for wrong in ({"batch": 5}, {"reuse": 5}):
+        with pytest.raises(Refused, match="a batch that divides 24"):
+            Groups(Recipe(ball_region), quick(tmp_path, **wrong))
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+def test_the_optimiser_moves_a_matrix_by_about_the_same_amount_in_all_directions(shape):
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert singular.min() > 0.5
+    assert singular.max() < 1.3
 
 
 @pytest.mark.slow

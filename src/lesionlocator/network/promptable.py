@@ -122,7 +122,7 @@ class Promptable(nn.Module):
         first = patch[:, self.plan.first : self.plan.first + 1]
         classical = torch.sigmoid(self.plan.odds * first)
         agreement = 2 * (belief * classical).sum(over) / ((belief + classical).sum(over) + 1.0)
-        shell = functional.max_pool3d(belief, 5, stride=1, padding=2) * (1 - belief)
+        shell = grown(belief, 5) * (1 - belief)
         core = belief * belief
         steps: list[Tensor] = []
         for channel in SHOWN:
@@ -161,7 +161,8 @@ class Normed(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, 0.01)
 
     def forward(self, features: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n _ d h w"]:
-        return self.norm(self.conv(features))
+        # In full precision even where convolutions are not: faster on processors, and small spreads are kept.
+        return self.norm(self.conv(features).float())
 
 
 class Residual(nn.Module):
@@ -178,6 +179,14 @@ class Residual(nn.Module):
 def bent(features: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n c d h w"]:
     """Leaky ReLU."""
     return functional.leaky_relu(features, 0.01)
+
+
+def grown(belief: Float[Tensor, "n c d h w"], size: int) -> Float[Tensor, "n c d h w"]:
+    """The largest value in a cube of so many voxels round each, one axis after the other: several times faster."""
+    for sides in ((size, 1, 1), (1, size, 1), (1, 1, size)):
+        reach = (sides[0] // 2, sides[1] // 2, sides[2] // 2)
+        belief = functional.max_pool3d(belief, sides, stride=1, padding=reach)
+    return belief
 
 
 def to_depth(fine: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n _ _ _ _"]:

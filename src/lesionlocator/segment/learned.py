@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
+from scipy.special import expit
 
 from lesionlocator.engine import Engine, load_engine
 from lesionlocator.errors import Refused
@@ -17,12 +18,15 @@ from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click, Line, Shape
 from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
 from lesionlocator.segment.extent import at_least_a_voxel, inscribed, known
+from lesionlocator.segment.first import ODDS
 from lesionlocator.segment.grow import read_extents
 from lesionlocator.segment.running import Running
-from lesionlocator.segment.zoom import PATCH, Patch, View, hint, look, show
+from lesionlocator.segment.zoom import CHANNELS, PATCH, Patch, View, hint, look, show
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard, embedded_folder
 
+_FIRST = CHANNELS.index("first")
+_SHARES = {True: "classical_share_box", False: "classical_share_click"}
 _HARDLY = 0.1
 _LOOKS = 3
 _SAME = 0.15
@@ -68,6 +72,8 @@ class Learned:
     Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
 
     A card with the setting `confidence` off has a network whose estimate of itself is worth nothing: none is given.
+    Its settings `classical_share_box` and `classical_share_click` say how much the classical outline of the same patch,
+    which the network is shown anyway, counts in the mean with its own belief: where a reader drew a box, and elsewhere.
     """
 
     card: ModelCard
@@ -163,7 +169,10 @@ class Learned:
         shown = np.transpose(show(look(volume, view), hints), (0, *(1 + axis for axis in axes)))
         shown = np.ascontiguousarray(np.flip(shown, tuple(1 + axis for axis in flipped)))
         beliefs, confidences = self.engine(shown[None])
-        belief = np.transpose(np.flip(beliefs[0], flipped), np.argsort(axes))
+        belief = beliefs[0]
+        if share := float(self.card.settings.get(_SHARES[asked.box is not None], 0.0)):
+            belief = (1 - share) * belief + share * expit(ODDS * shown[_FIRST]) * (shown[_FIRST] != 0)
+        belief = np.transpose(np.flip(belief, flipped), np.argsort(axes)).astype(np.float32)
         return Look(view, np.ascontiguousarray(belief), float(confidences[0]))
 
 

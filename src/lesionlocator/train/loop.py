@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from lesionlocator.errors import Refused
 from lesionlocator.network.promptable import Promptable, PromptablePlan
 from lesionlocator.segment.zoom import CHANNELS, like, paint_clicks
-from lesionlocator.train.data import GroupPlan, Sample, SampleSettings, Source, draw_group
+from lesionlocator.train.data import GroupPlan, Sample, SampleSettings, Source, draw_group, turn
 from lesionlocator.train.loss import confidence_loss, outline_loss, true_dice
+from lesionlocator.train.muon import Muon, parted
 from lesionlocator.train.prompts import correct
 from lesionlocator.train.settings import TrainSettings
 
@@ -28,12 +30,17 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-VIEWS = 3
-REGIONS = 8
+VIEWS = 2
+SAMPLES = 24
+APART = 12
+"""Groups between two uses of one sample."""
 PRIOR = CHANNELS.index("prior")
 _WARM_UP = 150
 _CONFIDENCE = 0.3
 _EMA = 0.999
+_SPECTRAL = 16.0
+"""Times the learning rate, for what Muon moves: its steps are measured by the largest singular value."""
+_STATES = ("network", "averaged", "matrices", "others")
 
 Say = Callable[[str], None]
 
@@ -52,20 +59,43 @@ class Recipe:
 
 
 class Groups(Dataset[list[Sample]]):
-    """Groups of samples by number; each is the same whoever draws it, so that a training can go on anywhere."""
+    """Groups of samples by number; each is the same whoever draws it, so that a training can go on anywhere.
+
+    Where samples are used again, a group is made of several smaller ones, each of which is in other groups as well.
+    """
 
     def __init__(self, recipe: Recipe, settings: TrainSettings) -> None:
+        if SAMPLES % settings.batch or SAMPLES % (VIEWS * settings.reuse):
+            raise Refused(
+                found=f"a batch of {settings.batch} samples, each used {settings.reuse} times",
+                needed=f"a batch that divides {SAMPLES}, and 1, 2, 3, 4 or 6 uses",
+                do="choose such numbers",
+            )
         self.recipe, self.settings = recipe, settings
+        self._kept: dict[int, list[Sample]] = {}
 
     def __len__(self) -> int:
-        per_group = REGIONS * VIEWS // self.settings.batch
+        per_group = SAMPLES // self.settings.batch
         return math.ceil(self.settings.steps / per_group) * self.settings.devices
 
     def __getitem__(self, group: int) -> list[Sample]:
         torch.set_num_threads(1)
+        uses = self.settings.reuse
+        if uses == 1:
+            return self._drawn(group)
+        rng = np.random.default_rng([self.settings.seed, group, uses])
+        apart = APART * self.settings.devices * max(1, self.settings.loaders)
+        self._kept = {number: drawn for number, drawn in self._kept.items() if number > group - 1}
+        samples: list[Sample] = []
+        for number in range(group, group + uses * apart, apart):
+            if number not in self._kept:
+                self._kept[number] = self._drawn(number)
+            samples += [turn(rng, sample) for sample in self._kept[number]]
+        return [samples[int(place)] for place in rng.permutation(len(samples))]
+
+    def _drawn(self, group: int) -> list[Sample]:
         settings = self.settings
-        ramp = settings.ramp * len(self)
-        plan = GroupPlan(settings.seed, REGIONS, VIEWS, ramp)
+        plan = GroupPlan(settings.seed, SAMPLES // VIEWS // settings.reuse, VIEWS, settings.ramp * len(self))
         return draw_group(group, self.recipe.source, self.recipe.samples, plan)
 
 
@@ -84,6 +114,7 @@ def train(recipe: Recipe, settings: TrainSettings, start: nn.Module | Promptable
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
     )
     fabric.launch(partial(_train, recipe=recipe, settings=settings, start=start, say=say))
     return settings.out / CHECKPOINT
@@ -92,49 +123,53 @@ def train(recipe: Recipe, settings: TrainSettings, start: nn.Module | Promptable
 def _train(
     fabric: Fabric, recipe: Recipe, settings: TrainSettings, start: nn.Module | PromptablePlan, say: Say
 ) -> None:
-    network, averaged, learner, first = _begin(fabric, settings, start)
-    model, optimizer = fabric.setup(network, learner)
+    state, first = _begin(fabric, settings, start)
+    network = state.network
+    model, *optimizers = fabric.setup(network, state.matrices, state.others)
     watched = recipe.watched() if fabric.is_global_zero else {}
     began, said = time.perf_counter(), Running()
     batches = _batches(recipe, settings, first * fabric.world_size + fabric.global_rank, fabric.world_size)
     for step in range(first, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
+        for optimizer, scale in zip(optimizers, (_SPECTRAL, 1.0), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = scale * learning_rate(step, settings)
         batch = next(batches).to(fabric.device)
         rng = np.random.default_rng([settings.seed, step, fabric.global_rank])
         if rng.random() < settings.corrected:
-            batch = corrected(network, batch, rng)
+            with fabric.autocast():
+                batch = corrected(network, batch, rng)
         logits, confidence = model(batch.shown)
         dice = true_dice(logits, batch.target, batch.seen, batch.beyond)
         loss = outline_loss(logits, batch.target, batch.seen) + _CONFIDENCE * confidence_loss(confidence, dice)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         fabric.backward(loss)
-        fabric.clip_gradients(model, optimizer, max_norm=5.0)
-        optimizer.step()
-        _average(averaged, network, step)
+        fabric.clip_gradients(model, optimizers[1], max_norm=5.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        _average(state.averaged, network, step)
         said.add(loss, dice, confidence)
         if fabric.is_global_zero and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
-            _save(settings.out / CHECKPOINT, _State(network, averaged, learner), step + 1, settings)
-            scores = {name: score(averaged, samples) for name, samples in watched.items()}
+            _save(settings.out / CHECKPOINT, state, step + 1, settings)
+            scores = {name: score(state.averaged, samples) for name, samples in watched.items()}
             spent = time.perf_counter() - began
             facts = {"step": step + 1, "seconds": round(spent, 1), **said.taken(), "watched": scores}
             _write_down(facts, settings.out / LOG)
             say(progress(facts, settings, spent / (step + 1 - first) * (settings.steps - step - 1)))
 
 
-def _begin(
-    fabric: Fabric, settings: TrainSettings, start: nn.Module | PromptablePlan
-) -> tuple[nn.Module, nn.Module, torch.optim.AdamW, int]:
+def _begin(fabric: Fabric, settings: TrainSettings, start: nn.Module | PromptablePlan) -> tuple[_State, int]:
     """The network, its average, what moves it, and the first step to take."""
     torch.manual_seed(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     network = Promptable(start) if isinstance(start, PromptablePlan) else copy.deepcopy(start)
     network = network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
-    averaged = copy.deepcopy(network).requires_grad_(False)
-    learner = torch.optim.AdamW(network.parameters(), settings.rate, weight_decay=1e-3)
-    first = _taken_up(settings.out / CHECKPOINT, _State(network, averaged, learner))
-    return network, averaged.to(fabric.device), learner, first
+    averaged = copy.deepcopy(network).requires_grad_(False).to(fabric.device)
+    matrices, others = parted(network)
+    learners = Muon(matrices, settings.rate), torch.optim.AdamW(others, settings.rate, weight_decay=1e-3)
+    state = _State(network, averaged, *learners)
+    return state, _taken_up(settings.out / CHECKPOINT, state)
 
 
 def _write_down(facts: Mapping[str, Any], file: Path) -> None:
@@ -170,7 +205,7 @@ def corrected(model: nn.Module, batch: Batch, rng: np.random.Generator) -> Batch
     shown = batch.shown.clone()
     for _ in range(1 + int(rng.random() < 0.4)):
         with torch.no_grad():
-            belief = torch.sigmoid(model(shown)[0]).cpu().numpy()
+            belief = torch.sigmoid(model(shown)[0].float()).cpu().numpy()
         for number in range(len(shown)):
             click = correct(rng, belief[number], batch.target[number].cpu().numpy(), batch.seen[number].cpu().numpy())
             shown[number, PRIOR] = torch.from_numpy((belief[number] >= 0.5).astype(np.float32)).to(shown)
@@ -231,7 +266,7 @@ class Running:
 
 def _batches(recipe: Recipe, settings: TrainSettings, first: int, stride: int) -> Iterator[Batch]:
     """Batches for one device from its `first` on; device `r` of `n` takes the groups r, r + n, r + 2 n and so on."""
-    per_group = REGIONS * VIEWS // settings.batch
+    per_group = SAMPLES // settings.batch
     rank, done = first % stride, first // stride
     groups = range(rank + stride * (done // per_group), 1 << 30, stride)
     loader = DataLoader(
@@ -261,7 +296,8 @@ class _State:
 
     network: nn.Module
     averaged: nn.Module
-    learner: torch.optim.Optimizer
+    matrices: torch.optim.Optimizer
+    others: torch.optim.Optimizer
 
 
 def _save(file: Path, state: _State, step: int, settings: TrainSettings) -> None:
@@ -269,7 +305,7 @@ def _save(file: Path, state: _State, step: int, settings: TrainSettings) -> None
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     told = {name: str(value) for name, value in asdict(settings).items()}
-    states = {name: getattr(state, name).state_dict() for name in ("network", "averaged", "learner")}
+    states = {name: getattr(state, name).state_dict() for name in _STATES}
     plan = cast("Promptable", state.network).plan.to_json()
     torch.save({**states, "step": step, "plan": plan, "settings": told}, part)
     part.replace(file)
@@ -280,7 +316,7 @@ def _taken_up(file: Path, state: _State) -> int:
     if not file.is_file():
         return 0
     kept = torch.load(file, map_location="cpu", weights_only=True)
-    for name in ("network", "averaged", "learner"):
+    for name in _STATES:
         getattr(state, name).load_state_dict(kept[name])
     return int(kept["step"])
 

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lesionlocator.network.promptable import grown
+
 Batch = Float[Tensor, "n d h w"]
 
 
@@ -28,7 +30,7 @@ def outline_loss(logits: Batch, target: Batch, seen: Batch) -> Float[Tensor, ""]
 
 def _near(entropy: Batch, outside: Batch, target: Batch) -> Float[Tensor, " n"]:
     """Mean over the surroundings within a few voxels of the lesion."""
-    near = functional.max_pool3d(target[:, None], 7, stride=1, padding=3)[:, 0] * outside
+    near = grown(target[:, None], 7)[:, 0] * outside
     return (entropy * near).sum((1, 2, 3)) / (near.sum((1, 2, 3)) + 50.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lesionlocator.volume import Modality
 
@@ -26,6 +27,11 @@ class TrainSettings:
     """How many processes or GPUs learn together."""
     accelerator: str = "auto"
     """`cpu`, `gpu` or `auto`."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the convolutions while it learns; `bf16` is faster where the processor or GPU has it."""
+    reuse: int = 1
+    """How often a sample is learned from, each time turned and mirrored anew: 1, 2, 3, 4 or 6. Making one costs about
+    as much as learning from it once."""
     threads: int = 0
     """Processor threads for each device; 0 leaves it to torch."""
     loaders: int = 1
