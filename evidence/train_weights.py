@@ -113,6 +113,7 @@ def keep(checkpoint, folder, name):
         licence="Apache-2.0",
         intended_use="Research.",
         limits="Not a medical device.",
+        settings={"confidence": False, "classical_share_box": 0.5, "classical_share_click": 0.25},
     )
     write_model(load_averaged(checkpoint), card, folder)
 
@@ -170,17 +171,20 @@ the three that did not see this patient. Few of each kind: see how many.
             patients, count = len({one["patient"] for one in own}), len(own) // len(METHODS)
             text += f"| {kind} | {count} | {patients} | {' | '.join(f'{mean:.3f}' for mean in means)} |\n"
     for method in METHODS[2:]:
-        own = [one for one in rows if one["method"] == method and one["confidence"] is not None]
+        own = [one for one in rows if one["method"] == method]
+        seconds = {p: np.median([one["seconds"] for one in own if one["prompt"] == p]) for p in PROMPTS}
+        text += f"\nSeconds per outline, {method} (median, on a computer that did other work as well): "
+        text += ", ".join(f"{p} {s:.2f}" for p, s in seconds.items()) + ".\n"
+        own = [one for one in own if one["confidence"] is not None]
+        if not own:
+            text += "Confidence: none is given; the network's estimate of itself is worth nothing yet.\n"
+            continue
         off = np.mean([abs(one["confidence"] - one["dice"]) for one in own])
         order = sorted(own, key=lambda one: one["confidence"])
         failed = sum(one["dice"] < 0.5 for one in own)
         caught = sum(one["dice"] < 0.5 for one in order[: len(order) // 10])
-        seconds = {p: np.median([one["seconds"] for one in own if one["prompt"] == p]) for p in PROMPTS}
-        text += f"\nConfidence, {method}: off by {off:.3f} on average over {len(own)} outlines; {failed} have a Dice "
-        text += f"under 0.5, {caught} of them among the least confident tenth. Seconds per outline (median, on a "
-        text += (
-            "computer that did other work as well): " + ", ".join(f"{p} {s:.2f}" for p, s in seconds.items()) + ".\n"
-        )
+        text += f"Confidence, {method}: off by {off:.3f} on average over {len(own)} outlines; {failed} have a Dice "
+        text += f"under 0.5, {caught} of them among the least confident tenth.\n"
     return text
 
 

@@ -74,7 +74,7 @@ def test_segment_writes_masks_tables_and_the_record_last(visits, tmp_path, capsy
     ]
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["command"] == "segment" and record["modality"] == {"bl": "CT"}
-    assert record["model"]["id"] == "intensity" and len(record["inputs"][0]["sha256"]) == 64
+    assert record["model"]["id"] == "zoom" and len(record["inputs"][0]["sha256"]) == 64
     assert any("guessed" in warning for warning in record["warnings"])
     assert set(record["files"]) < {path.name for path in tmp_path.iterdir()}
     labels = np.unique(np.asarray(nib.load(tmp_path / "bl_lesions.nii.gz").dataobj))
@@ -203,7 +203,8 @@ def test_models_are_listed_verified_and_imported(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     code, out, _ = run(capsys, "models", "list", "--json")
     assert code == 0 and {card["id"] for card in json.loads(out)} >= {"ellipsoid", "intensity"}
-    assert run(capsys, "models")[1].startswith("*")
+    assert [card["id"] for card in json.loads(out) if card["default"]] == ["zoom"]
+    assert "\n* zoom " in run(capsys, "models")[1]
     code, out, _ = run(capsys, "models", "verify", "ellipsoid")
     assert code == 0 and "Dice" in out
     assert run(capsys, "models", "verify", "nosuch")[0] == 2

@@ -326,4 +326,4 @@ MODELS: dict[str, ModelCard] = {
 }
 """The embedded models. Each runs on the base install."""
 
-DEFAULT_MODEL = "intensity"
+DEFAULT_MODEL = "zoom"
