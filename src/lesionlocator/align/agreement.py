@@ -31,8 +31,19 @@ def likeness(baseline: View, followup: View, forward: PointMap) -> float:
     moved = np.zeros(baseline.array.shape, np.float32)
     moved[tuple(at.T)] = ndimage.map_coordinates(followup.array, index, order=1, mode="nearest", output=np.float32)
     local = local_correlation(baseline.array, moved, both)
-    share = min(1.0, float(both.sum()) / min(int(baseline.body.sum()), int(followup.body.sum())))
-    return float(local[both].mean()) * float(np.sqrt(share))
+    return float(local[both].mean()) * float(np.sqrt(_share(both, baseline, followup)))
+
+
+def share_shown(baseline: View, followup: View, forward: PointMap) -> float:
+    """How much of the smaller body lies in the other scan's body, from 0 to 1."""
+    at_mm = forward(baseline.geometry.index_to_world(np.argwhere(baseline.body).astype(float)))
+    nearest = np.floor(followup.geometry.world_to_index(at_mm) + 0.5).astype(int)
+    nearest = nearest[np.all((nearest >= 0) & (nearest < np.array(followup.body.shape)), axis=1)]
+    return _share(followup.body[tuple(nearest.T)], baseline, followup)
+
+
+def _share(both: np.ndarray, baseline: View, followup: View) -> float:
+    return min(1.0, float(both.sum()) / min(int(baseline.body.sum()), int(followup.body.sum())))
 
 
 def local_correlation(

@@ -15,7 +15,6 @@ _SAMPLES = 60_000
 _SEED = 1
 _BLUR = 0.7
 """In voxels. Without it mutual information likes shifts by half a voxel, where interpolation averages noise away."""
-_MOST_STRETCH = 1.25
 
 
 def rigid(baseline: View, followup: View, start: AffineMap, factors: tuple[int, ...]) -> AffineMap:
@@ -40,10 +39,10 @@ def affine(baseline: View, followup: View, start: AffineMap) -> AffineMap:
     return _to_map(transform)
 
 
-def is_believable(point_map: AffineMap) -> bool:
-    """Whether no direction is stretched or squeezed by more than a quarter, as no patient is between two scans."""
-    stretches = np.linalg.svd(point_map.matrix[:3, :3], compute_uv=False)
-    return bool(stretches.max() <= _MOST_STRETCH and stretches.min() >= 1 / _MOST_STRETCH)
+def stretch(point_map: AffineMap) -> float:
+    """The largest factor by which any direction is stretched or squeezed, 1 or more."""
+    factors = np.linalg.svd(point_map.matrix[:3, :3], compute_uv=False)
+    return float(max(factors.max(), 1 / max(factors.min(), 1e-6)))
 
 
 def _improve(transform: sitk.Transform, baseline: View, followup: View) -> None:
