@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from scipy import ndimage
 
 from lesionlocator.align import ALIGNERS
+from lesionlocator.evaluate.whole_field import WHOLE_FIELD, whole_field
 from lesionlocator.geometry import Alignment
 from lesionlocator.measure import axial_axis
 from lesionlocator.prompt import Box
@@ -71,6 +72,10 @@ class Copied:
         return _halfway(carried, followup) if self.halfway and not carried.is_empty else carried
 
 
+BASELINES: dict[str, Callable[[], Segmenter]] = {FILLED_BOX.name: lambda: FILLED_BOX, WHOLE_FIELD.id: whole_field}
+"""Name in a protocol -> what answers for evaluation only."""
+BASELINE_CARDS = {card.id: card for card in (FILLED_BOX.card, WHOLE_FIELD)}
+
 COPIED: dict[str, Copied] = {
     **{name: Copied(name) for name in ("header", "centre", "affine", "deformable")},
     "header, halfway": Copied("header", halfway=True),
@@ -80,8 +85,13 @@ COPIED: dict[str, Copied] = {
 
 
 def find_segmenter(name: str) -> Segmenter:
-    """A model, or the filled box."""
-    return FILLED_BOX if name == FILLED_BOX.name else load_segmenter(name)
+    """A model, the filled box, or the published tracker's rule."""
+    return BASELINES[name]() if name in BASELINES else load_segmenter(name)
+
+
+def find_card(name: str) -> ModelCard:
+    """What a name stands for, without loading it."""
+    return BASELINE_CARDS[name] if name in BASELINE_CARDS else find_model(name)[0]
 
 
 def method_label(method: str) -> str:

@@ -19,13 +19,12 @@ from lesionlocator.errors import Refused
 from lesionlocator.evaluate import summary
 from lesionlocator.evaluate.data import Available, FoundCase, find_data
 from lesionlocator.evaluate.journal import Journal, Line
-from lesionlocator.evaluate.methods import COPIED, FILLED_BOX, TRACKED, method_label
+from lesionlocator.evaluate.methods import COPIED, TRACKED, find_card, method_label
 from lesionlocator.evaluate.protocol import Protocol, read_protocol
 from lesionlocator.evaluate.rows import SCORES, Row
 from lesionlocator.evaluate.settings import EvaluateSettings
 from lesionlocator.evaluate.tasks import TASKS, Answer, task_methods
 from lesionlocator.report import table, write_text
-from lesionlocator.weights import find_model
 
 RESULTS, TABLE, PAGE = "results.json", "results.csv", "report.html"
 WORST = 10
@@ -207,8 +206,8 @@ def _about(name: str, protocol: Protocol, rows: Sequence[Row]) -> dict[str, Any]
 def _cards(protocol: Protocol) -> list[dict[str, Any]]:
     """What the models of the protocol are; refuses one that is not there before anything is measured."""
     names = [method.removeprefix(TRACKED) for method in protocol.methods if method not in COPIED]
-    found = [FILLED_BOX.card if name == FILLED_BOX.name else find_model(name)[0] for name in dict.fromkeys(names)]
-    return [{**card.to_json(), "settings": dict(card.settings)} for card in found]
+    cards = [find_card(name) for name in dict.fromkeys(names)]
+    return [{**card.to_json(), "settings": dict(card.settings)} for card in cards]
 
 
 def _public_folder() -> Path:
