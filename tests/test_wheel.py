@@ -25,6 +25,7 @@ WITH_EXTRAS = (
     "lesionlocator.train.loop",
     "lesionlocator.train.export",
     "lesionlocator.train.loss",
+    "lesionlocator.train.muon",
     "lesionlocator.train.run",
 )
 HEAVY = ("torch", "SimpleITK", "matplotlib", "nibabel", "pydicom", "scipy", "skimage")
