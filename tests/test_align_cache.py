@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +13,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from lesionlocator.align import ALIGNERS, Kept
 from lesionlocator.align.cache import cached
 from lesionlocator.align.field import FieldMap
 from lesionlocator.geometry import AffineMap, Alignment, Geometry, compose
 from lesionlocator.kept_maps import MapFolder
+from lesionlocator.segment import load_segmenter
+from lesionlocator.track import Following, track_case
 from lesionlocator.volume import Volume
 from phantoms import upright
+from visits import Ball, story, visit
 
 GRID = upright((6, 7, 8), 2.0, (0.0, 0.0, 0.0))
 PLACES = np.random.default_rng(4).normal(0, 10, (40, 3))
@@ -43,11 +51,11 @@ def a_deformation() -> Alignment:
     return Alignment(compose(there, compose(shift)), compose(shift.inverse(), there), "deformable", ("a doubt",))
 
 
-def test_the_same_pair_is_aligned_once_whatever_its_files_are_called():
+def test_the_same_pair_is_aligned_once_whatever_its_files_are_called(tmp_path: Path):
     aligner = Counting(a_deformation())
-    ask = cached(aligner, name="counting")
-    first = ask(scan(0), scan(1))
-    assert ask(replace(scan(0), name="renamed"), scan(1)) is first
+    ask = cached(aligner, MapFolder(tmp_path), "counting")
+    ask(scan(0), scan(1))
+    ask(replace(scan(0), name="renamed"), scan(1))
     assert aligner.asked == 1
 
 
@@ -58,9 +66,9 @@ def test_the_same_pair_is_aligned_once_whatever_its_files_are_called():
      (scan(0), replace(scan(1), modality="MR"))],
     ids=["other way round", "other voxels", "other place", "other modality"],
 )  # fmt: skip
-def test_another_pair_is_aligned_anew(other):
+def test_another_pair_is_aligned_anew(other, tmp_path: Path):
     aligner = Counting(a_deformation())
-    ask = cached(aligner, name="counting")
+    ask = cached(aligner, MapFolder(tmp_path), "counting")
     ask(scan(0), scan(1))
     ask(*other)
     assert aligner.asked == 2
@@ -94,10 +102,72 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path):
     assert MapFolder(tmp_path).get(kept.stem) is not None
 
 
-def test_a_map_that_is_no_array_stays_in_memory(tmp_path: Path):
+def test_a_map_that_is_no_array_is_not_kept(tmp_path: Path):
     aligner = Counting(Alignment(lambda at_mm: at_mm, lambda at_mm: at_mm, "a function"))
-    ask = cached(aligner, MapFolder(tmp_path), "function")
-    ask(scan(0), scan(1))
-    ask(scan(0), scan(1))
-    assert aligner.asked == 1
+    cached(aligner, MapFolder(tmp_path), "function")(scan(0), scan(1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_keeps_the_pairs_that_were_asked_for_last(tmp_path: Path):
+    folder = MapFolder(tmp_path, most=2)
+    for age, key in ((30, "old"), (20, "older but asked for")):
+        folder.put(key, a_deformation())
+        os.utime(tmp_path / f"{key}.npz", (time.time() - 60 - age,) * 2)
+    os.utime(tmp_path / "older but asked for.npz", (time.time() - 200,) * 2)
+    folder.get("older but asked for")
+    folder.put("new", a_deformation())
+    assert {path.stem for path in tmp_path.iterdir()} == {"older but asked for", "new"}
+
+
+def test_of_two_who_ask_for_a_pair_at_once_the_second_waits_and_another_pair_does_not():
+    kept, begun, go = Kept(), threading.Event(), threading.Event()
+    asked: list[str] = []
+
+    def slow() -> Alignment:
+        asked.append("slow")
+        begun.set()
+        assert go.wait(10)
+        return a_deformation()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(kept.get, "pair", slow)
+        assert begun.wait(10)
+        second = pool.submit(kept.get, "pair", slow)
+        assert kept.known("pair") is None
+        assert kept.get("other pair", a_deformation) is kept.known("other pair")
+        go.set()
+        assert first.result(10) is second.result(10)
+    assert asked == ["slow"]
+
+
+def test_what_failed_is_tried_again():
+    kept = Kept()
+    with pytest.raises(MemoryError):
+        kept.get("pair", _fail)
+    assert kept.get("pair", a_deformation) is kept.known("pair")
+
+
+def test_of_more_pairs_than_there_is_room_for_the_last_asked_for_stay():
+    kept = Kept(most=2)
+    for key in ("a", "b"):
+        kept.get(key, a_deformation)
+    kept.known("a")
+    kept.get("c", a_deformation)
+    assert [kept.known(key) is not None for key in "abc"] == [True, False, True]
+
+
+def _fail() -> Alignment:
+    raise MemoryError
+
+
+def test_a_second_run_on_the_same_scans_takes_the_maps_of_the_first_and_says_the_same(tmp_path: Path, monkeypatch):
+    aligner = Counting(replace(ALIGNERS["header"](scan(0), scan(1)), warnings=("a doubt",)))
+    monkeypatch.setitem(ALIGNERS, "header", aligner)
+    ball = Ball(-30, 0, 10, 8)
+    said = []
+    for _ in range(2):
+        case = story({"1": ball}, visit(1, [ball]), visit(2, [ball]), masks=True)
+        following = Following("header", maps=MapFolder(tmp_path))
+        said.append(track_case(case, load_segmenter("ellipsoid"), settings=following).warnings)
+    assert aligner.asked == 2
+    assert said[0] == said[1] == ("visit0 -> visit1: a doubt", "visit1 -> visit2: a doubt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -20,13 +21,19 @@ class MapFolder:
     """One file for each pair, made of arrays (never of code). The folder is made if it does not exist.
 
     Maps made of affine maps and displacement fields are kept; any other map is not. A damaged file counts as none.
+    Of more than `most` pairs those go that were not asked for longest.
     """
 
     folder: Path
+    most: int = 64
 
     def get(self, key: str) -> Alignment | None:
         """What was put under this key; None when there is nothing, or nothing whole."""
-        return _load(self.folder / f"{key}.npz")
+        found = _load(self.folder / f"{key}.npz")
+        if found is not None:
+            with contextlib.suppress(OSError):
+                (self.folder / f"{key}.npz").touch()
+        return found
 
     def put(self, key: str, alignment: Alignment) -> None:
         """Written beside its place and then moved there: nobody ever reads half of it."""
@@ -38,6 +45,14 @@ class MapFolder:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
         Path(unfinished).replace(self.folder / f"{key}.npz")
+        self._make_room()
+
+    def _make_room(self) -> None:
+        # Another process may be doing the same: what is gone already is gone.
+        with contextlib.suppress(FileNotFoundError):
+            kept = sorted(self.folder.glob("*.npz"), key=lambda path: path.stat().st_mtime)
+            for path in kept[: max(0, len(kept) - self.most)]:
+                path.unlink(missing_ok=True)
 
 
 def _arrays(alignment: Alignment) -> dict[str, np.ndarray] | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lesionlocator.measure import Row
     from lesionlocator.report import Record
     from lesionlocator.segment import Segmenter
+    from lesionlocator.track import Following
     from lesionlocator.volume import Mask, Volume
     from lesionlocator.weights import ModelCard
 
@@ -87,6 +88,9 @@ class TrackSettings(OutlineSettings, CaseSettings):
     """Also write NAME_proposed.json for each follow-up: where lesions seem to be, least sure first, to be checked."""
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
+    maps: Path | None = None
+    """A folder that keeps alignments, so that another run on the same scans (after --propose, say) does not align them
+    again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +138,12 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
     """
     from lesionlocator.formats import open_case
     from lesionlocator.segment.visit import keep_masks, segment_timepoint
-    from lesionlocator.track import Following, find_aligner, track_case
+    from lesionlocator.track import track_case
 
     if len(scans) < 2:
         raise Refused(found="one scan", needed="a baseline and at least one follow-up", do="use `segment` for one scan")
     record = _record("track", settings, scans=[str(scan) for scan in scans])
-    align = find_aligner(settings.align) if settings.align else None
+    following = _following(settings)
     segmenter = _load(settings)
     with record.stage("read"):
         case = open_case(
@@ -154,7 +158,7 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
     _refuse_if_none(first)
     with record.stage("follow"):
         case = replace(case, timepoints=(first, *case.timepoints[1:]))
-        case = track_case(case, segmenter, settings=Following(align, verified), say=say)
+        case = track_case(case, segmenter, settings=replace(following, verified=verified), say=say)
     _repeat(case, segmenter, settings, record, given=settings.as_ == "mask")
     finished = finish_case(case, scans, segmenter.card, record, settings.out)
     if settings.propose:
@@ -198,6 +202,16 @@ def _load(settings: OutlineSettings) -> Segmenter:
     mirroring = False if settings.no_mirroring else None
     running = Running(settings.device, settings.quality, settings.precision, settings.folds, mirroring)
     return load_segmenter(settings.model, running=running)
+
+
+def _following(settings: TrackSettings) -> Following:
+    """How lesions are followed, an unknown aligner refused before anything is read."""
+    from lesionlocator.kept_maps import MapFolder
+    from lesionlocator.track import Following, find_aligner
+
+    if settings.align:
+        find_aligner(settings.align)
+    return Following(settings.align or None, maps=MapFolder(settings.maps) if settings.maps else None)
 
 
 def _repeat(

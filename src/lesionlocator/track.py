@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner
+from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
@@ -33,6 +33,16 @@ class Following:
     """Prompts of a reader for some of the later scans."""
     rules: Rules = field(default_factory=Rules)
     """What counts as a lesion seen again."""
+    maps: Store | None = None
+    """Where alignments by name are kept for other runs on the same scans. A function's are not: it may have changed."""
+
+    @property
+    def aligner(self) -> Aligner:
+        """What brings two scans together, asking the kept maps first."""
+        align = self.align or DEFAULT_ALIGNER
+        if callable(align) or self.maps is None:
+            return find_aligner(align)
+        return cached(find_aligner(align), self.maps, align)
 
 
 def track_case(
@@ -131,7 +141,7 @@ class _Chain:
         self.ended: dict[str, Lesion] = {}
         self._volumes: dict[int, Volume] = {}
         self._prepared: dict[int, Prepared] = {}
-        self._alignments: dict[int, Alignment] = {}
+        self._alignments = Kept()
         for lesion in timepoints[0].lesions:
             if lesion.mask is None and len(timepoints) > 1:
                 reason = f"not outlined in {timepoints[0].name}: {lesion.reason}"
@@ -312,13 +322,14 @@ class _Chain:
         return found
 
     def _between_neighbours(self, source: int) -> Alignment:
-        if source not in self._alignments:
-            names = f"{self.timepoints[source].name} -> {self.timepoints[source + 1].name}"
-            self.say(f"{names}: aligning")
-            found = find_aligner(self.settings.align or DEFAULT_ALIGNER)(self._volume(source), self._volume(source + 1))
-            self._alignments[source] = found
-            self.warnings.extend(f"{names}: {warning}" for warning in found.warnings)
-        return self._alignments[source]
+        return self._alignments.get(source, lambda: self._aligned(source))
+
+    def _aligned(self, source: int) -> Alignment:
+        names = f"{self.timepoints[source].name} -> {self.timepoints[source + 1].name}"
+        self.say(f"{names}: aligning")
+        found = self.settings.aligner(self._volume(source), self._volume(source + 1))
+        self.warnings.extend(f"{names}: {warning}" for warning in found.warnings)
+        return found
 
     def _forget(self, index: int) -> None:
         """Keep only the scans that lesions will be carried from, so that long chains fit in memory."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from lesionlocator.align.agreement import align_quality, likeness
-from lesionlocator.align.cache import cached
+from lesionlocator.align.cache import Kept, Store, cached
 from lesionlocator.align.doubt import agreement_doubts, overlap_doubts, search_doubts
 from lesionlocator.align.field import FieldMap
 from lesionlocator.align.near import Hypothesis, Nearby, refine_near
@@ -24,7 +24,9 @@ __all__ = [
     "Aligner",
     "FieldMap",
     "Hypothesis",
+    "Kept",
     "Nearby",
+    "Store",
     "align_quality",
     "cached",
     "refine_near",

@@ -17,6 +17,7 @@ from lesionlocator.case import Case, Lesion, Place, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.formats import list_case_files, open_case, open_timepoint, read_prompts, read_volume, scan_names
 from lesionlocator.geometry import Alignment
+from lesionlocator.kept_maps import MapFolder
 from lesionlocator.prompt import Click, Prompt
 from lesionlocator.segment import Outline, Prepared, Segmenter, load_segmenter
 from lesionlocator.segment.visit import outlined
@@ -30,6 +31,7 @@ from lesionlocator.server.shelf import Shelf
 from lesionlocator.server.store import Conflict, Kept, Store
 from lesionlocator.server.view import Viewer
 from lesionlocator.server.written import MaskFolder, from_text, to_text
+from lesionlocator.track import Following
 from lesionlocator.volume import Volume
 
 Say = Callable[[str], None]
@@ -68,7 +70,8 @@ class Room:
         self.settings, self.state = settings, state
         self.roots = tuple(root.resolve() for root in roots)
         self.segmenter: Segmenter = load_segmenter(settings.model, device=settings.device)
-        self.shelf = Shelf(self._read, self.segmenter, settings.align, settings.memory_mb * 1_000_000)
+        aligner = Following(settings.align, maps=MapFolder(state / "alignments")).aligner
+        self.shelf = Shelf(self._read, self.segmenter, aligner, settings.memory_mb * 1_000_000)
         self.store = Store(state)
         self.masks = MaskFolder(state / "outlines")
         self.uploads = state / "uploads"

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesionlocator.align import DEFAULT_ALIGNER
+from lesionlocator.align import Aligner, Kept
 from lesionlocator.geometry import Alignment
 from lesionlocator.segment import Prepared, Segmenter
-from lesionlocator.track import find_aligner
 from lesionlocator.volume import Volume
 
 _ALIGNMENTS = 64
@@ -29,14 +28,14 @@ class Shelf:
     Args:
         read: Reads the scan at a path.
         segmenter: Makes scans ready.
-        align: Name of an aligner; the default one without.
+        aligner: Brings two scans together.
         room: Bytes of voxels that may be kept; the scan last used always is.
     """
 
-    def __init__(self, read: Callable[[Path], Volume], segmenter: Segmenter, align: str | None, room: int) -> None:
-        self._read, self._segmenter, self._align, self._room = read, segmenter, align, room
+    def __init__(self, read: Callable[[Path], Volume], segmenter: Segmenter, aligner: Aligner, room: int) -> None:
+        self._read, self._segmenter, self._aligner, self._room = read, segmenter, aligner, room
         self._scans: OrderedDict[Path, _Open] = OrderedDict()
-        self._alignments: OrderedDict[tuple[Path, Path], Alignment] = OrderedDict()
+        self._alignments = Kept(_ALIGNMENTS)
         self._lock = threading.Lock()
         self._reading: dict[object, threading.Lock] = {}
 
@@ -50,20 +49,13 @@ class Shelf:
 
     def alignment(self, baseline: Path, followup: Path) -> Alignment:
         """How two scans correspond; worked out on first need."""
-        key = (baseline, followup)
-        with self._lock_of(key):
-            found = self._alignments.get(key)
-            if found is None:
-                align = find_aligner(self._align or DEFAULT_ALIGNER)
-                found = align(self.volume(baseline), self.volume(followup))
-                self._alignments[key] = found
-                while len(self._alignments) > _ALIGNMENTS:
-                    self._alignments.popitem(last=False)
-            return found
+        return self._alignments.get(
+            (baseline, followup), lambda: self._aligner(self.volume(baseline), self.volume(followup))
+        )
 
     def known_alignment(self, baseline: Path, followup: Path) -> Alignment | None:
-        """The alignment, if it has been worked out."""
-        return self._alignments.get((baseline, followup))
+        """The alignment, if it has been worked out since the start."""
+        return self._alignments.known((baseline, followup))
 
     @property
     def open_bytes(self) -> int:
