@@ -91,7 +91,9 @@ def page(results, ms, abdomen):
 `lesionlocator evaluate tracking`, {results["seconds"]:.0f} s. Copies carry the true outline of the baseline over and
 do not outline it again; `halfway` grows it by four voxels in its slices and cuts halfway between the mean inside and
 around it. `track:` is `lesionlocator track`, from the true outline or the tight box at baseline; `verified` adds a
-click of a reader at the deepest voxel in the follow-up. Dice of each patient, then means. The spacing of these files
+click of a reader at the deepest voxel in the follow-up. `whole-field` is the published tracker's rule with our
+deformation and default segmenter: both scans squeezed to 175 voxels a side (the deformation searched on 88), the header
+unused, the outline warped, what arrives outlined. Dice of each patient, then means. The spacing of these files
 is a guess, so millimetres are too. Four patients: an impression, no ranking.
 
 | From | Method | {" | ".join(patients(results))} | {" | ".join(SHOWN)} |

@@ -89,8 +89,8 @@ class TrackSettings(OutlineSettings, CaseSettings):
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
     maps: Path | None = None
-    """A folder that keeps alignments, so that another run on the same scans (after --propose, say) does not align them
-    again."""
+    """A folder that keeps alignments, so that another run on these scans (other prompts, one more visit) does not align
+    them again."""
 
 
 @dataclass(frozen=True, eq=False)
