@@ -104,7 +104,7 @@ def train_all(out):
 def keep(checkpoint, folder, name):
     from lesionlocator.train.export import write_model
     from lesionlocator.train.loop import load_averaged
-    from lesionlocator.weights import ModelCard
+    from lesionlocator.weights import MODELS, ModelCard
 
     card = ModelCard(
         id=name,
@@ -113,7 +113,7 @@ def keep(checkpoint, folder, name):
         licence="Apache-2.0",
         intended_use="Research.",
         limits="Not a medical device.",
-        settings={"confidence": False, "classical_share_box": 0.5, "classical_share_click": 0.25},
+        settings=MODELS["zoom"].settings,
     )
     write_model(load_averaged(checkpoint), card, folder)
 

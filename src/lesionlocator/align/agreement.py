@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from lesionlocator.align.view import View
@@ -20,12 +20,7 @@ def likeness(baseline: View, followup: View, forward: PointMap) -> float:
 
     0 when nothing is shown by both.
     """
-    at = np.argwhere(baseline.body)
-    index = followup.geometry.world_to_index(forward(baseline.geometry.index_to_world(at.astype(float)))).T
-    nearest = np.floor(index + 0.5).astype(int)
-    inside = np.all((nearest >= 0) & (nearest < np.array(followup.body.shape)[:, None]), axis=0)
-    both = np.zeros(baseline.body.shape, bool)
-    both[tuple(at[inside].T)] = followup.body[tuple(nearest[:, inside])]
+    at, index, both = _brought_together(baseline, followup, forward)
     if not both.any():
         return 0.0
     moved = np.zeros(baseline.array.shape, np.float32)
@@ -36,10 +31,21 @@ def likeness(baseline: View, followup: View, forward: PointMap) -> float:
 
 def share_shown(baseline: View, followup: View, forward: PointMap) -> float:
     """How much of the smaller body lies in the other scan's body, from 0 to 1."""
-    at_mm = forward(baseline.geometry.index_to_world(np.argwhere(baseline.body).astype(float)))
-    nearest = np.floor(followup.geometry.world_to_index(at_mm) + 0.5).astype(int)
-    nearest = nearest[np.all((nearest >= 0) & (nearest < np.array(followup.body.shape)), axis=1)]
-    return _share(followup.body[tuple(nearest.T)], baseline, followup)
+    *_, both = _brought_together(baseline, followup, forward)
+    return _share(both, baseline, followup)
+
+
+def _brought_together(
+    baseline: View, followup: View, forward: PointMap
+) -> tuple[Int[np.ndarray, "n 3"], Float[np.ndarray, "3 n"], Bool[np.ndarray, "d h w"]]:
+    """The baseline's body voxels, where they lie in the follow-up's grid, and which voxels are body in both."""
+    at = np.argwhere(baseline.body)
+    index = followup.geometry.world_to_index(forward(baseline.geometry.index_to_world(at.astype(float)))).T
+    nearest = np.floor(index + 0.5).astype(int)
+    inside = np.all((nearest >= 0) & (nearest < np.array(followup.body.shape)[:, None]), axis=0)
+    both = np.zeros(baseline.body.shape, bool)
+    both[tuple(at[inside].T)] = followup.body[tuple(nearest[:, inside])]
+    return at, index, both
 
 
 def _share(both: np.ndarray, baseline: View, followup: View) -> float:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from lesionlocator.align.field import FieldMap
 from lesionlocator.align.nonrigid import deform
 from lesionlocator.align.view import View, to_grey
 from lesionlocator.geometry import AffineMap, Geometry, Index3
-from lesionlocator.prompt import Shape
+from lesionlocator.prompt import Box, Shape
 from lesionlocator.resample import resample
 from lesionlocator.segment import Ask, FollowedOutline, Outline, Prepared, Segmenter, load_segmenter
 from lesionlocator.volume import Mask, Volume
@@ -109,7 +109,9 @@ class Squeezed:
         arrived = self.there(self.cube.index_to_world(self.first.world_to_index(mask.points_mm)))
         index = self.cube.world_to_index(arrived)
         ends = np.stack([index.min(axis=0) - _NEAR_VOXELS, index.max(axis=0) + _NEAR_VOXELS])
-        covered = self.followup.clip(*self.followup.around(self.second.index_to_world(_box_corners(ends))))
+        covered = self.followup.clip(
+            *self.followup.around(self.second.index_to_world(Box.from_bounds(*ends).points_mm))
+        )
         return None if covered is None else self.followup.crop(*covered)
 
 
@@ -184,8 +186,3 @@ def _fixed(geometry: Geometry, shape: Index3) -> Geometry:
 
 def _nearest(geometry: Geometry, at_mm: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     return np.floor(geometry.world_to_index(at_mm) + 0.5)
-
-
-def _box_corners(ends: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "8 3"]:
-    pick: Bool[np.ndarray, "8 3"] = np.indices((2, 2, 2)).reshape(3, -1).T.astype(bool)
-    return np.where(pick, ends[1], ends[0])

@@ -85,7 +85,7 @@ class Groups(Dataset[list[Sample]]):
             return self._drawn(group)
         rng = np.random.default_rng([self.settings.seed, group, uses])
         apart = APART * self.settings.devices * max(1, self.settings.loaders)
-        self._kept = {number: drawn for number, drawn in self._kept.items() if number > group - 1}
+        self._kept = {number: drawn for number, drawn in self._kept.items() if number >= group}
         samples: list[Sample] = []
         for number in range(group, group + uses * apart, apart):
             if number not in self._kept:
