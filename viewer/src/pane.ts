@@ -374,6 +374,7 @@ export class Pane {
     if (!this.scan) return;
     this.canvas.focus({ preventScroll: true });
     this.room.activate(this.sideIndex);
+    this.room.hold(this.sideIndex);
     this.canvas.setPointerCapture(event.pointerId);
     const at = this.screenOf(event);
     const isPan = event.button === 1 || (event.button === 0 && event.ctrlKey);

@@ -226,7 +226,7 @@ export class ReadingPage {
     const { room } = this;
     const linked = room.sides.length < 2 ? "" : !room.linked ? "Cursors not linked" : room.byAnatomy ? "Cursors linked by anatomy" : "Cursors linked by position on the table";
     this.status.className = `status ${room.notice?.kind ?? ""}`;
-    this.status.dataset.busy = String(room.busy > 0);
+    this.status.dataset.busy = String(room.busy > 0 || room.isLinking);
     fill(
       this.status,
       el("span", { class: "notice" }, room.notice?.text ?? "Every step is saved as soon as it is made."),

@@ -148,30 +148,40 @@ export class Room {
     void this.follow(side);
   }
 
-  private asking = false;
+  /** Whether the other cursor is still on its way to the place that belongs to this one. */
+  isLinking = false;
   private asked: number | null = null;
+  private held: number | null = null;
+
+  /** A hand is on this side's picture: its slice stays, whatever is still on its way to it. */
+  hold(side: number): void {
+    this.held = side;
+  }
 
   /** The other side's cursor goes where this side's is; only the latest wish is asked for. */
   private async follow(from: number): Promise<void> {
     const [here, there] = [this.sides[from], this.sides[1 - from]];
     if (!here || !there || !this.linked) return;
     this.asked = from;
-    if (this.asking) return;
-    this.asking = true;
+    if (this.isLinking) return;
+    this.isLinking = true;
+    this.changed("notice");
     try {
       while (this.asked !== null) {
         const side: number = this.asked;
         this.asked = null;
+        this.held = null;
         const [a, b] = [this.sides[side]!, this.sides[1 - side]!];
         const found = await findPlace(this.view.id, a.scan, b.scan, a.cursor);
         this.byAnatomy = found !== null;
-        if (this.asked === null) b.cursor = found ?? a.cursor;
+        if (this.asked === null && this.held !== 1 - side) b.cursor = found ?? a.cursor;
         this.changed("cursor");
       }
     } catch (problem) {
       this.failed(problem);
     } finally {
-      this.asking = false;
+      this.isLinking = false;
+      this.changed("notice");
     }
   }
 
