@@ -11,9 +11,9 @@ pytest.importorskip("lightning_fabric")
 
 from files import save_nifti  # noqa: E402
 from lesionlocator.errors import Refused  # noqa: E402
-from lesionlocator.network.promptable import ASKED, BOX, SHOWN, Promptable, PromptablePlan  # noqa: E402
-from lesionlocator.segment.first import ODDS  # noqa: E402
-from lesionlocator.segment.zoom import CHANNELS, PATCH  # noqa: E402
+from lesionlocator.network.promptable import ASKED, BOX, FACTS, SHOWN, Promptable, PromptablePlan, kind_of_scan  # noqa: E402
+from lesionlocator.segment.zoom import CHANNELS, PATCH, TOLD  # noqa: E402
+from lesionlocator.train.confidence import ConfidencePlan, answers, fit_confidence  # noqa: E402
 from lesionlocator.train.data import GroupPlan, Region, SampleSettings, draw_group, draw_sample  # noqa: E402
 from lesionlocator.train.loop import (  # noqa: E402
     APART,
@@ -32,7 +32,7 @@ from lesionlocator.train.settings import TrainSettings  # noqa: E402
 from lesionlocator.volume import Volume  # noqa: E402
 from train_work import GRID, ball_region  # noqa: E402
 
-SMALL = PromptablePlan(widths=(4, 8, 8, 8), blocks=(1, 1, 1, 1), fine=2)
+SMALL = PromptablePlan(mixed=6, widths=(4, 8, 8, 8), blocks=(1, 1, 1, 1), fine=2)
 
 
 def quick(out, **changed):
@@ -160,9 +160,7 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights_to_the_bit(t
 def test_the_network_learns_to_outline_a_ball(tmp_path):
     said = []
     settings = quick(tmp_path, steps=60, save_every=30, rate=1e-2, corrected=0.0)
-    # Without the classical outline to start from, which would be good enough for a ball.
-    unaided = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-    recipe = Recipe(ball_region, SampleSettings(PromptSettings(click=0.0, prior=0.0), dropped=unaided))
+    recipe = Recipe(ball_region, SampleSettings(PromptSettings(click=0.0, prior=0.0)))
     train(recipe, settings, SMALL, said.append)
     first, last = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
     assert last["dice"] > max(0.7, first["dice"])
@@ -172,8 +170,39 @@ def test_the_network_learns_to_outline_a_ball(tmp_path):
 def test_the_network_finds_the_channels_that_it_reads_by_number_under_their_names():
     assert [CHANNELS[number] for number in SHOWN] == ["local", "threshold", "evidence"]
     assert [CHANNELS[number] for number in ASKED] == ["click in", "click out", "box", "prior"]
-    assert (CHANNELS[BOX], CHANNELS[PromptablePlan().first]) == ("box", "first")
-    assert (PromptablePlan().channels, PromptablePlan().odds) == (len(CHANNELS), ODDS)
+    assert (CHANNELS[BOX], CHANNELS[PromptablePlan().told]) == ("box", "modality")
+    assert PromptablePlan().channels == len(CHANNELS)
+
+
+def test_mr_ct_and_pet_are_told_apart():
+    told = torch.tensor([TOLD["MR"], TOLD["CT"], TOLD["PT"]])
+    assert torch.equal(kind_of_scan(told), torch.eye(3))
+    torch.manual_seed(0)
+    network, patch = Promptable(SMALL).eval(), torch.randn(1, len(CHANNELS), 32, 32, 32)
+    for tell in network.tell_down:
+        torch.nn.init.normal_(tell.by_kind.weight)
+    answers: list[torch.Tensor] = []
+    for kind in told:
+        patch[:, SMALL.told] = kind
+        answers.append(network.outline(patch))
+    assert not torch.allclose(answers[0], answers[1], atol=0.01)
+    assert not torch.allclose(answers[1], answers[2], atol=0.01)
+
+
+def test_the_confidence_is_fitted_after_the_outline_and_leaves_it_as_it_is(tmp_path):
+    recipe = Recipe(ball_region, SampleSettings(PromptSettings()))
+    torch.manual_seed(0)
+    network, patch = Promptable(SMALL).eval(), torch.randn(2, len(CHANNELS), PATCH, PATCH, PATCH)
+    before, _ = network(patch)
+    plan = ConfidencePlan(answers=120)
+    off = fit_confidence(network, recipe, plan)
+    after, confidence = network(patch)
+    assert torch.equal(before, after)
+    assert torch.all((confidence > 0) & (confidence < 1))
+    facts, dice = answers(network, recipe, replace(plan, answers=24, seed=5))
+    assert facts.shape == (24, FACTS)
+    # Better than to say the same of every answer.
+    assert off < float((dice - dice.mean()).abs().mean())
 
 
 def test_samples_that_are_used_three_times_come_back_in_other_groups_turned_anew(tmp_path):
@@ -239,7 +268,8 @@ def test_a_model_is_made_better_for_a_users_own_lesions_by_one_command(tmp_path,
         save_nifti(tmp_path / "data" / "images" / f"p{patient}.nii.gz", region.scan.array, GRID)
         save_nifti(tmp_path / "data" / "labels" / f"p{patient}.nii.gz", region.truth.astype(np.uint8), GRID)
     words = f"train {tmp_path / 'data'} --from {tmp_path / 'toy'} --out {tmp_path / 'run'} --steps 2 --batch 2"
-    assert run([*words.split(), "--loaders", "0", "--modality", "MR", "--name", "ours", "--json"]) == 0
+    more = "--loaders 0 --judged 24 --modality MR --name ours --json"
+    assert run([*words.split(), *more.split()]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert load_segmenter(answer["model"]).name == "ours"
     assert (tmp_path / "run" / "curves.png").is_file()

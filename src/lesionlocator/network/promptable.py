@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-FACTS = 19
-"""Numbers that the confidence is read from beside features."""
+FACTS = 21
+"""Numbers that the confidence is read from."""
 
 SHOWN = (0, 1, 4)
 """The channels across whose values an outline's step is measured: local, threshold, evidence."""
@@ -21,19 +21,23 @@ BOX = 10
 ASKED = (8, 9, BOX, 11)
 """The channels of prompts: clicks in, clicks out, box, prior."""
 
+SCANS = 3
+"""Kinds of scan that are told apart."""
+
 
 @dataclass(frozen=True)
 class PromptablePlan:
     """The measures of a promptable network. `widths` are the channels of each stage from half resolution down."""
 
     channels: int = 13
-    again: tuple[int, ...] = (0, 1, 4, 5, 6, 8, 9, 11, 12)
+    again: tuple[int, ...] = (0, 1, 4, 5, 6, 11)
     """The channels that are looked at once more at full resolution."""
-    first: int = 12
-    """The channel with the classical log odds, in units of `odds`: what the network adds to."""
-    odds: float = 3.5
+    told: int = 12
+    """The channel that tells the modality, the same in every voxel."""
+    mixed: int = 32
+    """Channels into which the 2 x 2 x 2 voxels of all channels are mixed first."""
     widths: tuple[int, ...] = (24, 48, 96, 192)
-    blocks: tuple[int, ...] = (1, 1, 2, 1)
+    blocks: tuple[int, ...] = (0, 2, 2, 1)
     fine: int = 8
 
     def to_json(self) -> dict[str, Any]:
@@ -45,8 +49,8 @@ class PromptablePlan:
         return PromptablePlan(
             int(values["channels"]),
             tuple(values["again"]),
-            int(values["first"]),
-            float(values["odds"]),
+            int(values["told"]),
+            int(values["mixed"]),
             tuple(values["widths"]),
             tuple(values["blocks"]),
             int(values["fine"]),
@@ -58,6 +62,12 @@ class Promptable(nn.Module):
 
     A residual U-Net on half resolution, which sees 2 x 2 x 2 voxels as channels. What it finds goes back to full
     resolution and meets the picture there once more, so that thin rims and branches are not lost.
+
+    Norms take everything that is the same in all voxels out of the features, so what kind of scan it is enters after
+    them, as a scale and a shift of each stage's features (doi:10.1609/aaai.v32i1.11671).
+
+    The confidence teaches nothing to the outline, so it is not worked out while that is learned (it is zero then), but
+    fitted afterwards.
     """
 
     def __init__(self, plan: PromptablePlan) -> None:
@@ -65,7 +75,8 @@ class Promptable(nn.Module):
         self.plan = plan
         widths = plan.widths
         coarse_to_fine = list(pairwise(reversed(widths)))
-        self.stem = Normed(8 * plan.channels, widths[0])
+        self.mix = nn.Conv3d(8 * plan.channels, plan.mixed, 1)
+        self.stem = Normed(plan.mixed, widths[0])
         self.down = nn.ModuleList(
             nn.Sequential(*(Residual(width) for _ in range(count)))
             for width, count in zip(widths, plan.blocks, strict=True)
@@ -74,54 +85,48 @@ class Promptable(nn.Module):
         self.lift = nn.ModuleList(nn.Conv3d(a, b, 1) for a, b in coarse_to_fine)
         self.join = nn.ModuleList(Normed(2 * b, b) for _, b in coarse_to_fine)
         self.up = nn.ModuleList(Residual(b) for _, b in coarse_to_fine)
+        self.tell_down = nn.ModuleList(Told(width) for width in widths)
+        self.tell_up = nn.ModuleList(Told(b) for _, b in coarse_to_fine)
         self.coarse = nn.Conv3d(widths[0], 8, 1)
         self.spread = nn.Conv3d(widths[0], 8 * plan.fine, 1)
         self.meet = Normed(plan.fine + len(plan.again), 2 * plan.fine)
-        self.fine = Normed(2 * plan.fine, plan.fine)
-        self.out = nn.Conv3d(plan.fine, 1, 1)
-        self.trust = nn.Parameter(torch.ones(1))
-        self.judge = nn.Sequential(nn.Linear(widths[-1] + 2 * widths[0] + FACTS, 64), nn.SiLU(), nn.Linear(64, 1))
+        self.out = nn.Conv3d(2 * plan.fine, 1, 1)
+        self.judge = Judge(FACTS).requires_grad_(False)
 
     def forward(self, patch: Float[Tensor, "n c d h w"]) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, " n"]]:
-        features = bent(self.stem(to_depth(patch)))
+        logits = self.outline(patch)
+        return logits, logits.new_zeros(len(logits)) if self.training else self.judge(self.facts(patch, logits))
+
+    def outline(self, patch: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n d h w"]:
+        """Logits of lesion for every voxel."""
+        scan = kind_of_scan(patch[:, self.plan.told, 0, 0, 0])
+        features = bent(self.stem(self.mix(to_depth(patch))))
         skips: list[Tensor] = []
-        for stage, blocks in enumerate(self.down):
-            features = blocks(features)
+        for stage, (blocks, tell) in enumerate(zip(self.down, self.tell_down, strict=True)):
+            features = blocks(tell(features, scan))
             if stage < len(self.shrink):
                 skips.append(features)
                 features = self.shrink[stage](features)
-        deepest = features
-        for lift, join, up in zip(self.lift, self.join, self.up, strict=True):
+        for lift, join, up, tell in zip(self.lift, self.join, self.up, self.tell_up, strict=True):
             raised = functional.interpolate(lift(features), scale_factor=2.0, mode="trilinear", align_corners=False)
-            features = up(bent(join(torch.cat((raised, skips.pop()), dim=1))))
+            features = up(tell(bent(join(torch.cat((raised, skips.pop()), dim=1))), scan))
         again = torch.cat([patch[:, channel : channel + 1] for channel in self.plan.again], dim=1)
-        fine = bent(self.meet(torch.cat((to_space(self.spread(features)), again), dim=1)))
-        added = (self.out(bent(self.fine(fine))) + to_space(self.coarse(features)))[:, 0]
-        logits = added + self.trust * self.plan.odds * patch[:, self.plan.first]
-        return logits, self._confidence(patch, deepest, features, logits)
+        met = bent(self.meet(torch.cat((to_space(self.spread(features)), again), dim=1)))
+        return (self.out(met) + to_space(self.coarse(features)))[:, 0]
 
-    def _confidence(self, patch: Tensor, deepest: Tensor, features: Tensor, logits: Tensor) -> Float[Tensor, " n"]:
-        """From what the network saw, and from plain facts of the outline; learns nothing into the outline itself.
+    def facts(self, patch: Float[Tensor, "n c d h w"], logits: Float[Tensor, "n d h w"]) -> Float[Tensor, "n facts"]:
+        """What the confidence is read from.
 
-        Norms take the strength of a contrast out of the features, so it is measured again on the patch.
+        The Dice that the belief itself expects, size and doubt of the outline, the step across its border, how it sits
+        in the box, and what was asked. Plain facts, not features: those differ from one kind of scan to another, these
+        mean the same on all.
         """
-        belief = torch.sigmoid(logits.detach())[:, None]
+        belief = torch.sigmoid(logits)[:, None]
         unsure = 4 * belief * (1 - belief)
-        inside = functional.avg_pool3d(belief, 2)
-        border = functional.avg_pool3d(unsure, 2)
-        features, deepest = features.detach(), deepest.detach()
-        seen = [deepest.mean((2, 3, 4))]
-        for weight in (inside, border):
-            seen.append((features * weight).sum((2, 3, 4)) / (weight.sum((2, 3, 4)) + 1e-3))
-        return torch.sigmoid(self.judge(torch.cat((*seen, self._facts(patch, belief, unsure)), dim=1))[:, 0])
-
-    def _facts(self, patch: Tensor, belief: Tensor, unsure: Tensor) -> Float[Tensor, "n facts"]:
-        """Size and doubt of the outline, agreement with the classical one, step across its border, what was asked."""
         over = (1, 2, 3, 4)
         volume = belief.mean(over)
-        first = patch[:, self.plan.first : self.plan.first + 1]
-        classical = torch.sigmoid(self.plan.odds * first)
-        agreement = 2 * (belief * classical).sum(over) / ((belief + classical).sum(over) + 1.0)
+        said = (belief >= 0.5).to(belief.dtype)
+        by_itself = 2 * (belief * said).sum(over) / (belief.sum(over) + said.sum(over) + 1.0)
         shell = grown(belief, 5) * (1 - belief)
         core = belief * belief
         steps: list[Tensor] = []
@@ -135,20 +140,52 @@ class Promptable(nn.Module):
         filled = (belief * box).sum(over) / (box.sum(over) + 1.0)
         edges = belief.sum(over) - belief[:, :, 2:-2, 2:-2, 2:-2].sum(over)
         asked = [patch[:, channel].amax((1, 2, 3)) for channel in ASKED]
+        scan = kind_of_scan(patch[:, self.plan.told, 0, 0, 0])
         facts = [
+            by_itself,
             volume,
             torch.log(volume + 1e-4),
             unsure.mean(over) / (volume + 1e-3),
             belief.amax(over),
-            agreement,
-            first.abs().mean(over),
             *steps,
             outside,
             filled,
             edges / (belief.sum(over) + 1.0),
             *asked,
+            *scan.unbind(1),
         ]
         return torch.stack(facts, dim=1)
+
+
+class Judge(nn.Module):
+    """Facts of an outline (n, facts) -> its expected Dice (n). Facts are brought to a common scale first."""
+
+    def __init__(self, facts: int) -> None:
+        super().__init__()
+        self.middle = nn.Parameter(torch.zeros(facts), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(facts), requires_grad=False)
+        self.layers = nn.Sequential(nn.Linear(facts, 32), nn.SiLU(), nn.Linear(32, 1))
+
+    def forward(self, facts: Float[Tensor, "n facts"]) -> Float[Tensor, " n"]:
+        return torch.sigmoid(self.layers(((facts - self.middle) * self.scale).clamp(-4, 4))[:, 0])
+
+
+class Told(nn.Module):
+    """Scales and shifts features by what kind of scan it is; at first not at all."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.by_kind = nn.Linear(SCANS, 2 * width, bias=False)
+        nn.init.zeros_(self.by_kind.weight)
+
+    def forward(self, features: Float[Tensor, "n c d h w"], scan: Float[Tensor, "n k"]) -> Float[Tensor, "n c d h w"]:
+        scale, shift = self.by_kind(scan)[:, :, None, None, None].chunk(2, dim=1)
+        return features * (1 + scale) + shift
+
+
+def kind_of_scan(told: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+    """MR (told as -1), CT (0) and PET (1) as one of three."""
+    return torch.stack((torch.relu(-told), 1 - told.abs(), torch.relu(told)), dim=1)
 
 
 class Normed(nn.Module):

@@ -1,4 +1,4 @@
-"""What shape and brightness alone say of a patch: the classical outline that a network starts from and corrects."""
+"""What shape and brightness alone say of a patch: the classical outline that a network's belief is averaged with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click, Prompt, Shape
@@ -16,9 +16,6 @@ from lesionlocator.segment.contrast import Rules
 from lesionlocator.segment.extent import Extent
 from lesionlocator.segment.refine import believe
 from lesionlocator.volume import Mask, Modality, Volume
-
-ODDS = 3.5
-"""Log odds that the strongest belief stands for."""
 
 _VOXELS = 48
 
@@ -34,14 +31,14 @@ class Glimpse:
     modality: Modality
 
 
-def first_odds(
+def first_belief(
     glimpse: Glimpse,
     expected: Float[np.ndarray, "2 3"],
     sure: bool,
     clicks: tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "m 3"]],
     prior: Cube | None = None,
 ) -> Cube:
-    """Log odds of lesion by the rules of the segmenter `intensity`, from -1 to 1 in units of `ODDS`.
+    """How far each voxel is believed to be lesion by the rules of `intensity`, 0 to 1; 0.5 where nothing is known.
 
     Args:
         glimpse: What the patch shows.
@@ -66,15 +63,13 @@ def first_odds(
     try:
         found = believe(picture, tuple(ask), Extent(box, sure), Rules(), _VOXELS)
     except NotOutlined:
-        return np.zeros(values.shape, np.float32)
+        return np.full(values.shape, 0.5, np.float32)
     if found is None:
         belief = _ellipsoid(expected, values.shape)
     else:
         window, believed = found
         belief = resample(Volume(believed.astype(np.float32), window.grid, "CT"), lattice, outside=0.0)
-    edge = 1 / (1 + np.exp(ODDS))
-    odds = logit(np.clip(belief, edge, 1 - edge)) / ODDS
-    return (odds * (seen > 0.5)).astype(np.float32)
+    return np.where(seen > 0.5, belief, 0.0).astype(np.float32)
 
 
 def squared_radius(bounds: Float[np.ndarray, "2 3"], shape: tuple[int, ...], least: float) -> Cube:

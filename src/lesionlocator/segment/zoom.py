@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from lesionlocator.geometry import Geometry, Index3, index3
 from lesionlocator.prompt import Box, Click
 from lesionlocator.resample import along_axes, axis_weights
-from lesionlocator.segment.first import Glimpse, first_odds, squared_radius
-from lesionlocator.volume import Mask, Volume
+from lesionlocator.segment.first import Glimpse, first_belief, squared_radius
+from lesionlocator.volume import Mask, Modality, Volume
 
 PATCH = 48
 """Voxels of a patch on each side."""
@@ -33,10 +33,12 @@ CHANNELS = (
     "click out",
     "box",
     "prior",
-    "first",
+    "modality",
 )
-"""What a network is shown. The first seven are views of the scan, zero where it has no voxels; the last is what the
-classical rules say (`first_odds`), zero where they say nothing."""
+"""What a network is shown. The first seven are views of the scan, zero where it has no voxels; the last is the same
+everywhere and tells the modality (`TOLD`)."""
+
+TOLD: dict[Modality, float] = {"MR": -1.0, "CT": 0.0, "PT": 1.0}
 
 _CLICK_REACH = 1.5
 _LIMIT = 4.0
@@ -208,10 +210,15 @@ def show(glimpse: Glimpse, hints: Hints) -> Float[np.ndarray, "13 48 48 48"]:
         out[10] = paint_box(hints.box)
     if hints.prior is not None:
         out[11] = hints.prior
+    out[12] = TOLD[glimpse.modality]
+    return out
+
+
+def classical(glimpse: Glimpse, hints: Hints) -> Patch:
+    """What the rules of the segmenter `intensity` believe of the patch, 0 to 1; one half where they say nothing."""
     near, _ = _focus(hints)
     clicks = (hints.clicks_in, hints.clicks_out)
-    out[12] = first_odds(glimpse, near, hints.box is not None, clicks, hints.prior)
-    return out
+    return first_belief(glimpse, near, hints.box is not None, clicks, hints.prior)
 
 
 def views_of(glimpse: Glimpse, hints: Hints) -> Float[np.ndarray, "5 48 48 48"]:
@@ -298,6 +305,12 @@ def paint_box(bounds: Float[np.ndarray, "2 3"]) -> Patch:
     low, high = bounds
     d, h, w = (np.clip(np.minimum(along + 0.5, high[a]) - np.maximum(along - 0.5, low[a]), 0.0, 1.0) for a in range(3))
     return (d[:, None, None] * h[:, None] * w).astype(np.float32)
+
+
+def grown_bounds(bounds: Float[np.ndarray, "2 3"], factor: float) -> Float[np.ndarray, "2 3"]:
+    """Bounds about the same middle, this many times as wide."""
+    middle = bounds.mean(axis=0)
+    return middle + factor * (bounds - middle)
 
 
 def _focus(hints: Hints) -> tuple[np.ndarray, np.ndarray]:

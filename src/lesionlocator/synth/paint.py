@@ -26,18 +26,35 @@ from lesionlocator.synth.scene import (
 from lesionlocator.synth.shapes import Shape, occupancy
 
 _KINDS = {
-    "lobed": 0.21,
-    "spiculated": 0.06,
-    "ring": 0.24,
-    "branch": 0.09,
-    "parts": 0.1,
-    "fragments": 0.06,
-    "nodule_in_lung": 0.08,
-    "cystic": 0.05,
-    "necrotic": 0.07,
-    "calcified": 0.04,
+    "CT": {
+        "lobed": 0.42,
+        "spiculated": 0.05,
+        "ring": 0.08,
+        "branch": 0.06,
+        "parts": 0.08,
+        "fragments": 0.04,
+        "nodule_in_lung": 0.09,
+        "cystic": 0.05,
+        "necrotic": 0.1,
+        "calcified": 0.03,
+    },
+    "MR": {
+        "lobed": 0.38,
+        "spiculated": 0.03,
+        "ring": 0.26,
+        "branch": 0.06,
+        "parts": 0.07,
+        "fragments": 0.05,
+        "cystic": 0.05,
+        "necrotic": 0.1,
+    },
+    "PT": {"lobed": 0.42, "cold_core": 0.36, "parts": 0.12, "branch": 0.04, "ring": 0.06},
 }
-_PET_KINDS = {"lobed": 0.33, "cold_core": 0.35, "parts": 0.15, "branch": 0.05, "ring": 0.12}
+_LEAST_CONTRAST = {"ring_with_core": 0.6, "ring_without_core": 1.0, "branch": 1.0, "parts": 0.9, "fragments": 0.9}
+"""What has no body must be seen: nobody outlines an invisible rim, and learning from one teaches to ignore the picture."""
+_LEAST = 0.1
+_BODIES = ("lobed", "spiculated", "necrotic", "cystic", "calcified")
+_BORROWED = 0.5
 _SHAPE_OF = {"nodule_in_lung": "lobed", "cold_core": "necrotic"}
 
 
@@ -49,9 +66,9 @@ class RegionSettings:
         side: Voxels a side of the region.
         difficulty: 0 paints sharp, strong contrast only; 1 everything up to hardly visible lesions.
         pet_share: Share of PET-like regions.
-        mr_share: Share of real MR backgrounds.
+        mr_share: Share of MR-like regions among the others.
         labels_share: Share of random label maps among what is not PET.
-        remapped_share: Share of real scans (not PET) whose intensities go through a random curve.
+        remapped_share: Share of real scans (not PET) whose intensities go through a random curve besides.
         organ_share: Share of real organs (of scans that have them outlined) as targets.
         cut_share: Share of regions that the end of the file cuts.
         kind: Paint only this kind of lesion (for learning curves by kind); empty means the mix.
@@ -60,10 +77,10 @@ class RegionSettings:
     side: int = 64
     difficulty: float = 1.0
     pet_share: float = 0.24
-    mr_share: float = 0.2
-    labels_share: float = 0.25
-    remapped_share: float = 0.35
-    organ_share: float = 0.06
+    mr_share: float = 0.48
+    labels_share: float = 0.22
+    remapped_share: float = 0.1
+    organ_share: float = 0.1
     cut_share: float = 0.14
     kind: str = ""
 
@@ -110,36 +127,47 @@ class _Lesion:
 
 
 def draw_region(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
-    """One training sample; drawn again (up to ten times) when hardly anything of the lesion is left."""
+    """One training sample; drawn again (up to ten times) when hardly anything of the lesion is left or to be seen."""
     region = _draw_once(rng, backgrounds, settings)
     for _ in range(10):
-        if np.count_nonzero(region.mask) >= 60:
+        if np.count_nonzero(region.mask) >= 60 and region.contrast >= _LEAST_CONTRAST.get(region.kind, _LEAST):
             break
         region = _draw_once(rng, backgrounds, settings)
     return region
 
 
 def _draw_once(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
-    hard = settings.difficulty * rng.random() ** 0.7
+    hard = settings.difficulty * rng.random() ** 0.6
     framing = Framing.draw(rng, settings.side)
-    kind, pet = _draw_kind(rng, backgrounds, settings)
-    if kind == "organ":
-        return _organ_region(rng, _draw_organ(rng, backgrounds, settings, framing))
-    scene = _draw_pet(rng, backgrounds, framing) if pet else _draw_scene(rng, backgrounds, settings, framing, kind)
+    modality = _draw_modality(rng, settings)
+    organ = settings.kind == "organ" or (
+        not settings.kind
+        and modality != "PT"
+        and rng.random() < settings.organ_share
+        and any(background.organs is not None for background in backgrounds.items)
+    )
+    if organ:
+        return _organ_region(rng, _draw_organ(rng, backgrounds, settings, framing, modality))
+    kind = settings.kind or _chosen(rng, _KINDS[modality])
+    if modality == "PT":
+        scene = _draw_pet(rng, backgrounds, framing)
+    else:
+        scene = _draw_scene(rng, backgrounds, settings, framing, (modality, kind))
     lesion = _draw_lesion(rng, scene, kind, framing)
     image = _painted(rng, scene, lesion, hard)
     image = _scanned(rng, scene, image, hard)
     return _shown(rng, scene, lesion, image, settings)
 
 
-def _draw_kind(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> tuple[str, bool]:
-    """The kind asked for or one of the mix, and whether on PET."""
-    pet = bool(rng.random() < settings.pet_share)
-    if settings.kind:
-        return settings.kind, settings.kind == "cold_core" or (pet and settings.kind in _PET_KINDS)
-    if not pet and rng.random() < settings.organ_share and any(b.organs is not None for b in backgrounds.items):
-        return "organ", False
-    return _chosen(rng, _PET_KINDS if pet else _KINDS), pet
+def _draw_modality(rng: np.random.Generator, settings: RegionSettings) -> str:
+    """PET or not, then MR or CT; a kind that is painted alone may be at home in some only."""
+    if settings.kind == "cold_core":
+        return "PT"
+    if settings.kind == "nodule_in_lung":
+        return "CT"
+    if rng.random() < settings.pet_share and (not settings.kind or settings.kind in _KINDS["PT"]):
+        return "PT"
+    return "MR" if rng.random() < settings.mr_share else "CT"
 
 
 def _draw_pet(rng: np.random.Generator, backgrounds: Backgrounds, framing: Framing) -> Scene:
@@ -150,27 +178,36 @@ def _draw_pet(rng: np.random.Generator, backgrounds: Backgrounds, framing: Frami
 
 
 def _draw_organ(
-    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, framing: Framing
+    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, framing: Framing, modality: str
 ) -> Scene:
     outlined = [b for b in backgrounds.items if b.organs is not None]
     scene = cut_organ(rng, pick(rng, outlined), framing)
-    return remapped(rng, scene) if rng.random() < settings.remapped_share else scene
+    return remapped(rng, scene) if modality == "MR" or rng.random() < settings.remapped_share else scene
 
 
 def _draw_scene(
-    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, framing: Framing, kind: str
+    rng: np.random.Generator,
+    backgrounds: Backgrounds,
+    settings: RegionSettings,
+    framing: Framing,
+    what: tuple[str, str],
 ) -> Scene:
     """CT or MR: a real scan as it is, a real scan remapped, or a random label map."""
+    modality, kind = what
     lung = kind == "nodule_in_lung"
-    modality = "MR" if rng.random() < settings.mr_share and not lung else "CT"
     bone = modality == "CT" and rng.random() < 0.07
     wanted = "lung" if lung else "bone" if bone else "soft"
-    place = wanted if backgrounds.of(modality, wanted) or lung else "soft"
-    real = backgrounds.of(modality, place)
-    if not real or (place == "soft" and rng.random() < settings.labels_share):
-        return draw_label_scene(rng, framing, "MR" if rng.random() < 0.7 else "CT")
+    if not lung and rng.random() < settings.labels_share:
+        return draw_label_scene(rng, framing, modality)
+    # There are few MR scans without tumours: half of what is painted as MR is a CT seen through another curve.
+    bent = modality == "MR" and (not backgrounds.of("MR") or rng.random() < 0.5)
+    within = "CT" if bent else modality
+    place = wanted if backgrounds.of(within, wanted) or lung else "soft"
+    real = backgrounds.of(within, place)
+    if not real:
+        return draw_label_scene(rng, framing, modality)
     scene = cut_scene(rng, pick(rng, real), place, framing)
-    return remapped(rng, scene) if place == "soft" and rng.random() < settings.remapped_share else scene
+    return remapped(rng, scene) if bent or (place == "soft" and rng.random() < settings.remapped_share) else scene
 
 
 def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
@@ -255,6 +292,10 @@ def _filling(
     own = np.full(shape, np.float32(value))
     texture = rng.uniform(0, 0.08 + 0.35 * hard) * abs(step)
     own += np.float32(texture) * smooth_noise(rng, shape, rng.uniform(3, 12))
+    if rng.random() < 0.25 and scene.modality != "PT":
+        # What grows into tissue keeps some of its look.
+        kept = np.clip(scene.image - np.float32(around), -0.3 * scene.scale, 0.3 * scene.scale)
+        own += np.float32(rng.uniform(0.1, 0.6)) * kept
     if rng.random() < 0.15 + 0.35 * hard:
         patch = 1 / (1 + np.exp(-4 * (smooth_noise(rng, shape, rng.uniform(2, 7)) - rng.uniform(0, 1.2))))
         own += patch.astype(np.float32) * np.float32(rng.uniform(-0.6, 0.3) * step)
@@ -287,15 +328,20 @@ def _own_value(
     """The lesion's mean: plain to see when easy, near its surroundings when hard."""
     around, spread = surroundings
     if scene.modality == "PT":
-        low, high = (2.0, 14.0) if hard < 0.5 else (0.8, 6.0)
+        low, high = (1.5, 10.0) if hard < 0.5 else (0.6, 5.0)
         return around * rng.uniform(0.8, 1.5) + float(np.exp(rng.uniform(np.log(low), np.log(high))))
     sign = 1.0 if rng.random() < (0.85 if lesion.kind == "ring" else 0.62) else -1.0
     if scene.place == "lung":
         return float(rng.uniform(-60, 70)) - rng.random() ** 3 * hard * 500
+    if lesion.kind in _BODIES and rng.random() < _BORROWED:
+        # Tumours of soft tissue look much like some tissue near them.
+        tissue = scene.image[scene.inside > 0]
+        if len(tissue):
+            return float(tissue[int(rng.integers(len(tissue)))]) + 0.04 * scene.scale * float(rng.standard_normal())
     if scene.modality == "CT" and rng.random() < 0.6 * hard + 0.1:
         return float(rng.uniform(-5, 95))
     strength = np.exp(rng.uniform(np.log(0.7 - 0.55 * hard), np.log(2.0 - 1.0 * hard)))
-    unit = 90.0 if scene.modality == "CT" else 0.45 * scene.scale
+    unit = 80.0 if scene.modality == "CT" else 0.4 * scene.scale
     return around + sign * strength * max(unit, (1 - 0.6 * hard) * spread)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lesionlocator.segment.zoom import CHANNELS, PATCH, Glimpse, Patch, look, show, views_of
+from lesionlocator.segment.zoom import PATCH, Glimpse, Patch, look, show, views_of
 from lesionlocator.train.prompts import PromptSettings, Question, draw_question
 from lesionlocator.volume import Modality, Volume
 
-DROPPED = (0, 1, 2, 3, 4, CHANNELS.index("first"))
+DROPPED = (0, 1, 2, 3, 4)
 """The channels that are left out at times."""
 
 
@@ -54,12 +54,12 @@ class SampleSettings:
     """How regions become samples."""
 
     prompts: PromptSettings = PromptSettings()
-    remapped: float = 0.45
+    remapped: float = 0.15
     """How often a CT's brightness is bent, so that it is a CT no more."""
     inverted: float = 0.35
     """How often a picture that is no CT and no PET is turned into its negative."""
-    dropped: tuple[float, ...] = (0.03, 0.08, 0.08, 0.2, 0.06, 0.05)
-    """How often each view of the scan, and the classical outline, is left out."""
+    dropped: tuple[float, ...] = (0.03, 0.08, 0.08, 0.2, 0.06)
+    """How often each view of the scan is left out."""
 
 
 def draw_sample(rng: np.random.Generator, region: Region, settings: SampleSettings) -> Sample:

@@ -21,7 +21,7 @@ from lesionlocator.errors import Refused
 from lesionlocator.network.promptable import Promptable, PromptablePlan
 from lesionlocator.segment.zoom import CHANNELS, like, paint_clicks
 from lesionlocator.train.data import GroupPlan, Sample, SampleSettings, Source, draw_group, turn
-from lesionlocator.train.loss import confidence_loss, outline_loss, true_dice
+from lesionlocator.train.loss import outline_loss, true_dice
 from lesionlocator.train.muon import Muon, parted
 from lesionlocator.train.prompts import correct
 from lesionlocator.train.settings import TrainSettings
@@ -36,7 +36,6 @@ APART = 12
 """Groups between two uses of one sample."""
 PRIOR = CHANNELS.index("prior")
 _WARM_UP = 150
-_CONFIDENCE = 0.3
 _EMA = 0.999
 _SPECTRAL = 16.0
 """Times the learning rate, for what Muon moves: its steps are measured by the largest singular value."""
@@ -138,9 +137,8 @@ def _train(
         if rng.random() < settings.corrected:
             with fabric.autocast():
                 batch = corrected(network, batch, rng)
-        logits, confidence = model(batch.shown)
-        dice = true_dice(logits, batch.target, batch.seen, batch.beyond)
-        loss = outline_loss(logits, batch.target, batch.seen) + _CONFIDENCE * confidence_loss(confidence, dice)
+        logits, _ = model(batch.shown)
+        loss = outline_loss(logits, batch.target, batch.seen)
         for optimizer in optimizers:
             optimizer.zero_grad()
         fabric.backward(loss)
@@ -148,7 +146,7 @@ def _train(
         for optimizer in optimizers:
             optimizer.step()
         _average(state.averaged, network, step)
-        said.add(loss, dice, confidence)
+        said.add(loss, true_dice(logits, batch.target, batch.seen, batch.beyond))
         if fabric.is_global_zero and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
             _save(settings.out / CHECKPOINT, state, step + 1, settings)
             scores = {name: score(state.averaged, samples) for name, samples in watched.items()}
@@ -244,7 +242,7 @@ def progress(facts: Mapping[str, Any], settings: TrainSettings, left: float) -> 
     scores = "  ".join(f"{name} {value:.3f}" for name, value in facts["watched"].items())
     return (
         f"step {facts['step']} of {settings.steps}, loss {facts['loss']:.3f}, Dice {facts['dice']:.3f}, "
-        f"confidence off by {facts['off']:.3f}, about {left / 60:.0f} min left  {scores}"
+        f"about {left / 60:.0f} min left  {scores}"
     )
 
 
@@ -252,16 +250,15 @@ class Running:
     """Means of what was seen since they were last taken."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[float, float, float]] = []
+        self._seen: list[tuple[float, float]] = []
 
-    def add(self, loss: Tensor, dice: Tensor, confidence: Tensor) -> None:
-        off = float((confidence.detach() - dice).abs().mean())
-        self._seen.append((float(loss.detach()), float(dice.mean()), off))
+    def add(self, loss: Tensor, dice: Tensor) -> None:
+        self._seen.append((float(loss.detach()), float(dice.mean())))
 
     def taken(self) -> dict[str, float]:
         means = np.mean(self._seen, axis=0)
         self._seen.clear()
-        return dict(zip(("loss", "dice", "off"), (round(float(value), 4) for value in means), strict=True))
+        return dict(zip(("loss", "dice"), (round(float(value), 4) for value in means), strict=True))
 
 
 def _batches(recipe: Recipe, settings: TrainSettings, first: int, stride: int) -> Iterator[Batch]:

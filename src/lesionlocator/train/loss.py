@@ -30,7 +30,9 @@ def outline_loss(logits: Batch, target: Batch, seen: Batch) -> Float[Tensor, ""]
 
 def _near(entropy: Batch, outside: Batch, target: Batch) -> Float[Tensor, " n"]:
     """Mean over the surroundings within a few voxels of the lesion."""
-    near = grown(target[:, None], 7)[:, 0] * outside
+    # Found on half of the resolution, which is several times faster.
+    grown_by_two = grown(functional.max_pool3d(target[:, None], 2), 5)
+    near = functional.interpolate(grown_by_two, scale_factor=2.0, mode="nearest")[:, 0] * outside
     return (entropy * near).sum((1, 2, 3)) / (near.sum((1, 2, 3)) + 50.0)
 
 

@@ -32,6 +32,8 @@ class PromptSettings:
     misjudged: tuple[float, float, float] = (0.3, 0.12, 0.1)
     """How far off a lesion's size is that was guessed from a click: spread of the log of all sides, of each side, and
     of the middle in sizes."""
+    badly: float = 0.35
+    """How often the size is guessed badly: the first spread is then two and a half times as wide."""
     guessed_move: float = 0.25
     """How far the faces of a box are off that was read off a first outline."""
 
@@ -96,6 +98,8 @@ def moved(rng: np.random.Generator, box: Box, amount: float) -> Box:
 def misjudged(rng: np.random.Generator, box: Box, click: Click, settings: PromptSettings) -> Box:
     """The box as a search from a click may guess it: too large, too small, beside; the click is in it."""
     whole, each, beside = settings.misjudged
+    if rng.random() < settings.badly:
+        whole *= 2.5
     factors = np.exp(whole * rng.standard_normal() + each * rng.standard_normal(3))
     edges = box.edges * factors
     centre = box.centre + box.edges @ (beside * rng.standard_normal(3))

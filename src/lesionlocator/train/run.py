@@ -13,6 +13,7 @@ from lesionlocator.errors import Refused
 from lesionlocator.network.promptable import PromptablePlan
 from lesionlocator.network.running import load_network
 from lesionlocator.synth.scene import Backgrounds
+from lesionlocator.train.confidence import ConfidencePlan, fit_confidence
 from lesionlocator.train.data import Mixed, Sample
 from lesionlocator.train.export import write_model
 from lesionlocator.train.folder import TrainingData, read_training_data
@@ -63,8 +64,12 @@ def run_training(data: Path, settings: TrainSettings, start: str | None = None, 
     say(f"{counts}, {len(found.backgrounds)} scans without any")
 
     network = PromptablePlan() if start is None else load_network(_weights(start))
-    checkpoint = train(Recipe(source, watched=Watched(backgrounds, kept_apart)), settings, network, say)
-    write_model(load_averaged(checkpoint), _card(settings, start, found), settings.out / MODEL)
+    recipe = Recipe(source, watched=Watched(backgrounds, kept_apart))
+    trained = load_averaged(train(recipe, settings, network, say))
+    if settings.judged:
+        off = fit_confidence(trained, recipe, ConfidencePlan(answers=settings.judged))
+        say(f"the confidence is off by {off:.2f} on answers that it was not fitted on")
+    write_model(trained, _card(settings, start, found), settings.out / MODEL)
     log = [json.loads(line) for line in (settings.out / LOG).read_text(encoding="utf-8").splitlines()]
     return Trained(settings.out / MODEL, draw_curves(log, settings.out / CURVES), log)
 
@@ -115,4 +120,5 @@ def _card(settings: TrainSettings, start: str | None, data: TrainingData) -> Mod
         licence=settings.licence,
         intended_use="Research. Outlines of lesions like those that it was trained on.",
         limits="Not a medical device. Not measured yet: run `lesionlocator evaluate` on patients kept apart.",
+        settings={} if settings.judged else {"confidence": False},
     )

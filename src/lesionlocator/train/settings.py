@@ -42,6 +42,8 @@ class TrainSettings:
     """Steps between checkpoints and between points of the curves."""
     ramp: float = 0.6
     """Share of the training over which painted lesions get harder."""
+    judged: int = 1000
+    """Answers that the confidence is fitted on, once the outlines are learned; 0 gives a model without confidence."""
     modality: Modality | None = None
     """Of all scans, where their files do not say it."""
     painted: float = 0.5

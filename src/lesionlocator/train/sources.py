@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from lesionlocator.geometry import Geometry
+from lesionlocator.resample import resample
+from lesionlocator.synth.lattice import smooth_noise
 from lesionlocator.synth.paint import PaintedRegion, RegionSettings, draw_region
 from lesionlocator.synth.scene import Background, Backgrounds
 from lesionlocator.train.data import Region
 from lesionlocator.volume import Mask, Modality, Volume
 
 _MARGIN = 1.2
+_BENT = 96
+_FEWEST = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +45,50 @@ class Outlined:
 
 @dataclass(frozen=True, eq=False)
 class Real:
-    """Outlined lesions; every kind as often as the others, and each patient as often as the others of its kind."""
+    """Outlined lesions: a kind the more often, the more patients have it (by the root), its patients equally often.
+
+    Some are bent smoothly, scan and outline alike, so that few patients give many shapes.
+    """
 
     lesions: Sequence[Outlined]
+    bent: float = 0.6
 
     def __call__(self, rng: np.random.Generator, difficulty: float) -> Region:
-        groups = [lesion.kind for lesion in self.lesions]
-        kind = _one(rng, sorted(set(groups)))
-        patient = _one(rng, sorted({lesion.patient for lesion in self.lesions if lesion.kind == kind}))
+        patients: dict[str, set[str]] = {}
+        for lesion in self.lesions:
+            patients.setdefault(lesion.kind, set()).add(lesion.patient)
+        kinds = sorted(patients)
+        weights = np.sqrt([len(patients[kind]) for kind in kinds])
+        kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+        patient = _one(rng, sorted(patients[kind]))
         own = [lesion for lesion in self.lesions if (lesion.kind, lesion.patient) == (kind, patient)]
-        return around(own[int(rng.integers(len(own)))])
+        region = around(own[int(rng.integers(len(own)))])
+        return bend(rng, region) if rng.random() < self.bent else region
+
+
+def bend(rng: np.random.Generator, region: Region) -> Region:
+    """The region as if the tissue had been pushed about smoothly, by up to about a tenth of the lesion's size."""
+    scan, truth = region.scan, region.truth.astype(np.float32)
+    coarser = np.maximum(1.0, np.array(scan.geometry.shape) / _BENT)
+    if np.any(coarser > 1):
+        onto = scan.geometry.respaced(scan.geometry.spacing_mm * coarser)
+        scan = replace(scan, array=resample(scan, onto), geometry=onto)
+        truth = resample(Volume(truth, region.scan.geometry, "CT"), onto)
+    inside = np.argwhere(truth > 0.5)
+    if len(inside) < _FEWEST:
+        return region
+    size = inside.max(axis=0) - inside.min(axis=0) + 1
+    at = np.indices(truth.shape, np.float32)
+    # As many waves as make two to four across the lesion.
+    waves = rng.uniform(1.0, 2.0) * float(np.mean(np.array(truth.shape) / size))
+    amount = rng.uniform(0.02, 0.1)
+    for axis in range(3):
+        at[axis] += np.float32(amount * size[axis] / 2) * smooth_noise(rng, truth.shape, waves)
+    moved = ndimage.map_coordinates(scan.array, at, order=1, mode="nearest")
+    bent = ndimage.map_coordinates(truth, at, order=1, mode="constant") > 0.5
+    if not bent.any():
+        return region
+    return replace(region, scan=replace(scan, array=moved), truth=bent)
 
 
 def around(lesion: Outlined) -> Region:
