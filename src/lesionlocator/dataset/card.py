@@ -12,6 +12,7 @@ from typing import Any
 
 from lesionlocator.dataset.layouts import BASELINE, FOLLOWUP
 from lesionlocator.dataset.listed import collections
+from lesionlocator.dataset.readers import CREDIT
 from lesionlocator.dataset.recipe import FILE, Item, Recipe
 from lesionlocator.formats import checksum
 from lesionlocator.report import table, write_text
@@ -164,6 +165,8 @@ def _sources(recipe: Recipe) -> str:
         else:
             doi = f", doi:{known.doi}" if known.doi else ""
             lines.append(f"- {known.title}: {number} scans, {known.licence}{doi}. {known.citation} {known.where}")
+    if recipe.shapes:
+        lines.append(f"- Shapes of half of the lesions that appeared: {CREDIT}")
     return "\n".join(lines)
 
 
