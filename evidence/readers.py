@@ -20,11 +20,10 @@ from pathlib import Path
 
 import numpy as np
 from provenance import ROOT, header, write
-from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from skimage.draw import line
 
+from lesionlocator.dataset.readers import drawn_by_reader, read_contours
 from lesionlocator.evaluate.statistics import mean_with_interval, volume_band
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box
@@ -76,11 +75,7 @@ def read_nodules(connection):
     slices = defaultdict(list)
     for scan, z in connection.execute("select scan_id, val from zvals"):
         slices[scan].append(z)
-    contours = defaultdict(list)
-    for annotation, inclusion, z, coords in connection.execute(
-        "select annotation_id, inclusion, image_z_position, coords from contours"
-    ):
-        contours[annotation].append((inclusion, z, np.array([p.split(",") for p in coords.split("\n")], int)))
+    contours = read_contours(connection)
     outlines = defaultdict(list)
     scans = {row[0]: row[1:] for row in connection.execute("select id, patient_id, pixel_spacing from scans")}
     for annotation, scan in connection.execute("select id, scan_id from annotations order by id"):
@@ -91,26 +86,11 @@ def read_nodules(connection):
 
 
 def mask_of(contours, zs, pixel_mm):
-    """The voxels inside the contours: a reader of LIDC draws along the first pixels that are outside."""
     spacing_mm = float(np.median(np.diff(zs)))
-    points = np.concatenate([at for _, _, at in contours])
-    low, high = points.min(axis=0) - 1, points.max(axis=0) + 2
-    planes = [int(np.argmin(np.abs(zs - z))) for _, z, _ in contours]
-    array = np.zeros((max(planes) - min(planes) + 1, *(high - low)), bool)
-    # Regions to leave out are drawn after the ones that they are in.
-    for plane, (inclusion, _, at) in sorted(zip(planes, contours, strict=True), key=lambda pair: -pair[1][0]):
-        edge = np.zeros(array.shape[1:], bool)
-        for one, other in zip(at - low, np.roll(at - low, -1, axis=0), strict=True):
-            edge[line(*one, *other)] = True
-        filled = ndimage.binary_fill_holes(edge)
-        if inclusion:
-            array[plane - min(planes)] |= filled & ~edge
-        else:
-            array[plane - min(planes)] &= ~filled
+    array, first = drawn_by_reader(contours, zs)
     if not array.any():
         return None
     affine = np.array([[0, 0, pixel_mm, 0], [0, pixel_mm, 0, 0], [spacing_mm, 0, 0, 0], [0, 0, 0, 1.0]])
-    first = (min(planes), int(low[0]), int(low[1]))
     stop = tuple(a + n for a, n in zip(first, array.shape, strict=True))
     return Mask.from_array(array, Geometry((1, 1, 1), affine).crop(first, stop))
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, FieldMap, align_quality
-from lesionlocator.align.field import flow
+from lesionlocator.align.field import first_then, flow
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import AffineMap, Alignment, Geometry, PointMap, compose
 from lesionlocator.volume import Volume
@@ -248,6 +249,17 @@ def test_a_field_that_shrinks_to_half_keeps_an_eighth_of_the_volume():
 def test_the_flow_of_a_steady_wind_is_the_wind():
     velocity = np.ones((3, 6, 6, 6), np.float32)
     assert_allclose(flow(velocity), velocity, rtol=1e-5)
+
+
+def test_looking_up_only_what_moves_leads_to_the_same_places_to_the_last_bit():
+    at = np.indices((20, 22, 24)) - np.array([9.5, 10.5, 11.5])[:, None, None, None]
+    ball = np.clip(7 - np.sqrt((at**2).sum(axis=0)), 0, 2).astype(np.float32)
+    waves = np.random.default_rng(0).normal(0, 1, (3, 20, 22, 24)).astype(np.float32)
+    first, second = waves * ball, np.flip(waves, 1) * ball
+    assert 0 < np.mean(first.any(axis=0)) < 0.5
+    index = np.indices(ball.shape, dtype=np.float32) + first
+    everywhere = [ndimage.map_coordinates(part, index, order=1, mode="nearest", output=np.float32) for part in second]
+    assert_array_equal(first_then(first, second), first + np.stack(everywhere))
 
 
 def test_quality_is_high_where_scans_agree_and_low_where_they_do_not(baseline, shifted):

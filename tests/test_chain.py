@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,27 @@ def test_the_same_seed_draws_the_same_chain_and_another_seed_another_one():
     one, two, other = (draw_chain(a_patient(), seed, StorySettings(visits=2)) for seed in (5, 5, 6))
     same_truth(one, two)
     assert one.story != other.story
+
+
+@given(seed=st.integers(0, 10**6), modality=st.sampled_from(["CT", "MR", "PT"]))
+@settings(max_examples=5)
+def test_without_voxels_the_same_is_drawn_and_outlines_maps_and_events_are_the_same(seed, modality):
+    source = a_patient()
+    source = Visit.of(
+        replace(source.volume, array=source.volume.array + np.int16(1100), modality=modality), source.lesions
+    )
+    whole = draw_chain(source, seed, StorySettings(visits=2))
+    drawn = draw_chain(source, seed, StorySettings(visits=2), voxels=False)
+    for chain in (drawn, tell(source, whole.story, voxels=False)):
+        assert chain.story == whole.story and chain.fates == whole.fates
+        assert chain.case().events() == whole.case().events()
+        at_mm = whole.scans[0].volume.geometry.corners_mm
+        assert_array_equal(chain.alignment(0, 1).forward(at_mm), whole.alignment(0, 1).forward(at_mm))
+        for one, other in zip(chain.scans, whole.scans, strict=True):
+            assert one.volume.geometry.same_as(other.volume.geometry)
+            assert_array_equal(one.label_map(chain.labels), other.label_map(whole.labels))
+    made = [scan for number, scan in enumerate(drawn.scans) if number != drawn.story.source_at]
+    assert not any(scan.volume.array.any() for scan in made)
 
 
 def test_a_story_of_unknown_changes_is_refused_by_name():

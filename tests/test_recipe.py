@@ -197,6 +197,15 @@ def test_what_was_drawn_for_the_released_recipe_can_be_told_by_this_version(rele
         assert len(Story.from_json(draws).visits) == item.visits
 
 
+def test_where_label_maps_of_the_released_recipe_are_known_draws_and_events_are_too(released):
+    known = [item for item in released.items if item.labels]
+    assert known
+    for item in known:
+        assert item.draws is not None
+        assert len(item.labels) == 64
+        assert len(item.events) == item.visits - 1
+
+
 def test_the_shared_scans_are_those_of_the_released_recipe(released, shared_data):
     part = released.on(shared_data)
     assert {source.collection for source in part.sources.values()} == set(collections()) - {"pyradiomics"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from pytest import approx
 
 from lesionlocator.synth.lattice import (
@@ -20,7 +21,18 @@ from lesionlocator.synth.lattice import (
     nearest_matrix,
     smooth_noise,
 )
-from lesionlocator.synth.shapes import KINDS, Body, Capsule, Noise, Shape, draw_rotation, occupancy
+from lesionlocator.synth.shapes import (
+    KINDS,
+    READER,
+    Body,
+    Capsule,
+    Noise,
+    Outline,
+    Shape,
+    draw_rotation,
+    occupancy,
+    outline_of,
+)
 
 UNTURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 STILL = Noise(0, 1.0)
@@ -170,3 +182,45 @@ def test_smooth_noise_is_smooth_and_about_one_wide():
     fields = np.stack([smooth_noise(np.random.default_rng(s), (32, 32, 32), 6.0) for s in range(8)])
     assert float(fields.std()) == approx(1, abs=0.15)
     assert float(np.abs(np.diff(fields, axis=1)).mean()) < 0.35
+
+
+# shapes that somebody drew
+
+
+def egg(spacing_mm=(2.0, 0.8, 0.8)) -> Outline:
+    """Of 8, 6 and 5 mm along d, h, w, drawn on slices of 2 mm."""
+    at = [np.arange(-12, 12.01, mm) for mm in spacing_mm]
+    z, y, x = np.meshgrid(*at, indexing="ij")
+    return outline_of((z / 8) ** 2 + (y / 6) ** 2 + (x / 5) ** 2 <= 1, np.array(spacing_mm))
+
+
+def test_a_drawn_outline_has_the_volume_and_the_axes_of_what_was_drawn():
+    level, core = Shape(READER, outline=egg()).levels(axes(24))
+    assert core is None
+    assert volume(level, 24) == approx(4 / 3 * np.pi, rel=0.04)
+    inside = level < 0
+    sides = [np.count_nonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) / 48 for axis in range(3)]
+    assert_allclose(sides, np.array([8, 6, 5]) / np.cbrt(240), rtol=0.06)
+
+
+def test_a_drawn_outline_seen_from_another_side_is_as_large():
+    outline = egg()
+    for seed in range(6):
+        turned = outline.turned(np.random.default_rng(seed))
+        assert volume(turned.level(axes(16)), 16) == approx(volume(outline.level(axes(16)), 16), rel=1e-3)
+    assert len({outline.turned(np.random.default_rng(seed)).packed for seed in range(6)}) > 1
+
+
+def test_a_very_long_outline_is_drawn_to_its_ends():
+    array = np.zeros((30, 5, 5), bool)
+    array[2:28, 1:4, 1:4] = True
+    level = outline_of(array, np.ones(3)).level(axes(20, reach=1.6))
+    length = np.count_nonzero((level < 0).any(axis=(1, 2))) / 20
+    thick = np.count_nonzero((level < 0).any(axis=(0, 2))) / 20
+    assert length / thick == approx(26 / 3, rel=0.15)
+    assert length < 2 * 1.6
+
+
+def test_far_from_a_drawn_outline_nothing_of_it_is_left():
+    level = egg().level(axes(8, reach=2.5))
+    assert float(level[0].min()) > 0.5 and float(level[:, :, -1].min()) > 0.5

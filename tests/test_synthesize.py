@@ -19,15 +19,18 @@ import pytest
 import synthesis_phantoms
 from lesionlocator.cli import run
 from lesionlocator.dataset.card import croissant, visit_folder
+from lesionlocator.dataset.drawing import draw_patient
 from lesionlocator.dataset.layouts import find_sources
-from lesionlocator.dataset.make import run_synthesize
+from lesionlocator.dataset.make import run_synthesize, true_case
 from lesionlocator.dataset.reading import read_item, read_run
-from lesionlocator.dataset.recipe import read_recipe
+from lesionlocator.dataset.recipe import labels_checksum, read_recipe, write_recipe
 from lesionlocator.dataset.settings import SynthesizeSettings
+from lesionlocator.dataset.source import open_source
 from lesionlocator.dataset.truth import events_of, read_map
 from lesionlocator.dataset.validate import SAME_BYTES, intensities_apart, labels_alike, validate_folder
 from lesionlocator.errors import Refused
 from lesionlocator.formats import read_label_map, read_volume, write_labels, write_volume
+from lesionlocator.synth.visit import Visit
 from synthesis_phantoms import save_sources
 
 PAIRS = 4
@@ -283,6 +286,22 @@ def test_with_the_same_packages_one_unit_is_too_much(sources, made, tmp_path):
     found = finding(sources, out, name)
     assert not found.ok
     assert "other bytes" in found.finding
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_recipe_drawn_without_voxels_knows_the_label_maps_that_will_be_made(sources, made, tmp_path, right):
+    recipe = read_recipe(made / "recipe.jsonl")
+    item = recipe.items[0]
+    opened = open_source(recipe.sources[item.source].scan(sources))
+    visit = Visit.of(opened.volume, opened.lesions)
+    chain, draws = draw_patient(visit, item.seed, item.visits, voxels=False)
+    assert json.loads(json.dumps(draws)) == item.draws
+    labels = labels_checksum(chain) if right else "0" * 64
+    drawn = replace(item, draws=draws, events=events_of(true_case(chain)), labels=labels, files={})
+    write_recipe(tmp_path / "drawn.jsonl", recipe.only([drawn]))
+    (checked,) = validate_folder(str(sources), made, settings(recipe=str(tmp_path / "drawn.jsonl")))
+    assert checked.ok is right
+    assert right or "other label maps" in checked.finding
 
 
 def test_a_lesion_that_lost_a_part_is_found(sources, elsewhere):

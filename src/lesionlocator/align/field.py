@@ -37,6 +37,9 @@ class FieldMap:
         return np.linalg.det(derivative)
 
 
+_FULL = 0.7
+"""Share of a grid that moves above which looking up all of it is quicker than picking out what moves."""
+
 Steps = Float[np.ndarray, "3 d h w"]
 """A displacement in voxels of its own grid, along d, h, w: what the search computes with."""
 
@@ -54,9 +57,18 @@ def shown(array: Float[np.ndarray, "d h w"], steps: Steps) -> Float[np.ndarray, 
 
 def first_then(first: Steps, second: Steps) -> Steps:
     """One displacement for going `first` and, from where that leads, `second`."""
-    index = np.indices(first.shape[1:], dtype=np.float32) + first
-    rest = [ndimage.map_coordinates(part, index, order=1, mode="nearest", output=np.float32) for part in second]
-    return first + np.stack(rest)
+    moves = first.any(axis=0)
+    if np.count_nonzero(moves) > _FULL * moves.size:
+        index = np.indices(moves.shape, dtype=np.float32) + first
+        rest = [ndimage.map_coordinates(part, index, order=1, mode="nearest", output=np.float32) for part in second]
+        return first + np.stack(rest)
+    # From where nothing moves it is `second` as it stands; around one lesion that is half of the grid.
+    found = second + np.float32(0)
+    where = np.nonzero(moves)
+    at = np.stack(where).astype(np.float32) + first[:, *where]
+    for part, values in zip(second, found, strict=True):
+        values[where] = ndimage.map_coordinates(part, at, order=1, mode="nearest", output=np.float32)
+    return first + found
 
 
 def flow(velocity: Steps) -> Steps:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lesionlocator.dataset.layouts import BASELINE, FOLLOWUP
 from lesionlocator.dataset.listed import collections
+from lesionlocator.dataset.readers import CREDIT, LICENCE
 from lesionlocator.dataset.recipe import FILE, Item, Recipe
 from lesionlocator.formats import checksum
 from lesionlocator.report import table, write_text
@@ -164,20 +165,23 @@ def _sources(recipe: Recipe) -> str:
         else:
             doi = f", doi:{known.doi}" if known.doi else ""
             lines.append(f"- {known.title}: {number} scans, {known.licence}{doi}. {known.citation} {known.where}")
+    if recipe.shapes:
+        lines.append(f"- Shapes of half of the lesions that appeared: {CREDIT}")
     return "\n".join(lines)
 
 
 def croissant(out: Path, recipe: Recipe) -> dict[str, Any]:
     """The data set in the Croissant vocabulary of MLCommons, version 1.0 (doi 10.1145/3650203.3663326)."""
     visits = max((item.visits for item in recipe.items), default=1)
-    licences = sorted({source.licence for source in recipe.sources.values() if source.licence})
+    licences = {source.licence for source in recipe.sources.values() if source.licence}
+    licences |= {LICENCE} if recipe.shapes else set()
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "name": recipe.title,
         "description": "Synthetic follow-ups of single scans, with the truth of every change.",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "license": licences or ["see the sources"],
+        "license": sorted(licences) or ["see the sources"],
         "citeAs": " ".join(_citations(recipe)),
         "datePublished": time.strftime("%Y-%m-%d"),
         "version": "1.0.0",
@@ -211,6 +215,8 @@ def _citations(recipe: Recipe) -> Iterable[str]:
     for name in sorted({source.collection for source in recipe.sources.values()}):
         if known := collections().get(name):
             yield known.citation
+    if recipe.shapes:
+        yield CREDIT
 
 
 def _table_file(out: Path, name: str, encoding: str) -> Mapping[str, Any]:

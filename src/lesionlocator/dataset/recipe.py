@@ -18,6 +18,7 @@ import numpy as np
 from lesionlocator.dataset.source import Labels, SourceScan, source_checksums
 from lesionlocator.errors import Refused
 from lesionlocator.formats.disk import whole
+from lesionlocator.synth.chain import Chain
 
 FILE = "recipe.jsonl"
 RELEASED = "released"
@@ -85,8 +86,9 @@ class Item:
     """A pair or a chain: its source, its seed and, once drawn, what was drawn; once made, what came of it.
 
     `draws` is the plan of the chain as JSON (None: to be drawn from the seed). `events` are the true events, one
-    list for each visit after the first. `files` are the SHA-256 of the scans and label maps, by their path in the data
-    set. Both are empty until the item was made.
+    list for each visit after the first. `labels` is the `labels_checksum` of its label maps. These three can be had
+    without making the scans. `files` are the SHA-256 of the scans and label maps as files, by their path in the data
+    set, once it was made.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Item:
     visits: int = 2
     draws: Mapping[str, Any] | None = None
     events: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    labels: str = ""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -106,6 +109,8 @@ class Recipe:
     items: tuple[Item, ...]
     title: str = ""
     made_with: Mapping[str, str] = field(default_factory=dict[str, str])
+    shapes: str = ""
+    """SHA-256 of the file of readers' outlines that lesions were drawn with, if there was one."""
 
     def only(self, items: Iterable[Item]) -> Recipe:
         """The part with these items and the sources that they need."""
@@ -166,6 +171,16 @@ def plan_items(sources: Sequence[RecipeSource], count: int, *, seed: int, visits
 def item_seed(seed: int, name: str) -> int:
     """A seed for this item alone."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6])
+
+
+def labels_checksum(chain: Chain) -> str:
+    """SHA-256 of the label maps of all visits: their shapes and voxels, not how a file packs them."""
+    found = hashlib.sha256()
+    for scan in chain.scans:
+        labels = scan.label_map(chain.labels)
+        found.update(np.array(labels.shape, "<i8").tobytes())
+        found.update(np.ascontiguousarray(labels, "<u2").tobytes())
+    return found.hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -229,16 +244,21 @@ def read_recipe(path: Path) -> Recipe:
         raise _bad(path, f"of version {head.get('version')!r}")
     if lost := [item.name for item in items if item.source not in sources]:
         raise _bad(path, f"which does not describe the sources of {', '.join(lost[:_SHOWN])}")
-    return Recipe(sources, tuple(items), str(head.get("title", "")), head.get("made_with", {}))
+    title, shapes = (str(head.get(name, "")) for name in ("title", "shapes"))
+    return Recipe(sources, tuple(items), title, head.get("made_with", {}), shapes)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """One line for the recipe, one for each source, one for each item. Packed where the name ends in `.gz`."""
+    head = {"kind": "recipe", "version": VERSION, "title": recipe.title, "made_with": dict(recipe.made_with)}
     lines = [
-        {"kind": "recipe", "version": VERSION, "title": recipe.title, "made_with": dict(recipe.made_with)},
+        {**head, "shapes": recipe.shapes} if recipe.shapes else head,
         *({"kind": "source", **_plain(source)} for source in recipe.sources.values()),
         *(
-            {"kind": "item", **{name: value for name, value in _plain(item).items() if value not in (None, {}, [], ())}}
+            {
+                "kind": "item",
+                **{name: value for name, value in _plain(item).items() if value not in (None, {}, [], (), "")},
+            }
             for item in recipe.items
         ),
     ]

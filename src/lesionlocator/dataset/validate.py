@@ -14,7 +14,7 @@ from lesionlocator.batch import open_executor
 from lesionlocator.dataset.card import TRUTH, visit_folder
 from lesionlocator.dataset.make import make_chain, source_folder, true_case
 from lesionlocator.dataset.reading import RUN, read_run
-from lesionlocator.dataset.recipe import FILE, Item, RecipeSource, find_recipe, read_recipe
+from lesionlocator.dataset.recipe import FILE, Item, RecipeSource, find_recipe, labels_checksum, read_recipe
 from lesionlocator.dataset.settings import SynthesizeSettings
 from lesionlocator.dataset.truth import events_of
 from lesionlocator.errors import Refused
@@ -100,13 +100,17 @@ def check_item(item: Item, source: RecipeSource, root: Path, out: Path, same_pac
     chain, draws = make_chain(item, source, root)
     if run["draws"] != _plain(draws):
         return Checked(item.name, False, "other draws")
-    return _compared(item, source, chain, out, run)
+    return _compared(item, source, chain, out, run, same_packages)
 
 
-def _compared(item: Item, source: RecipeSource, chain: Chain, out: Path, run: Mapping[str, Any]) -> Checked:
+def _compared(
+    item: Item, source: RecipeSource, chain: Chain, out: Path, run: Mapping[str, Any], same_packages: bool
+) -> Checked:
     events = events_of(true_case(chain))
     if _plain(run["events"]) != _plain(events) or (item.events and item.events != events):
         return Checked(item.name, False, "other events")
+    if same_packages and item.labels and item.labels != labels_checksum(chain):
+        return Checked(item.name, False, "other label maps, though packages and processor are the same")
     modality = source.scan(out).modality
     alike, apart = 1.0, 0.0
     for number, scan in enumerate(chain.scans):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepo
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.measure import Row, measure_case
+from lesionlocator.synth.outlines import hollow
 from lesionlocator.synth.story import STAGES, Drawing, Draws, Stage, Story, StorySettings, Telling
 from lesionlocator.synth.visit import IDENTITY, Change, Changed, Fates, Visit, joined_fates
 from lesionlocator.volume import Mask, Volume
@@ -20,8 +21,6 @@ from lesionlocator.volume import Mask, Volume
 INSIDE_SHARE = 0.5
 """A lesion with less of it than this inside the scan is outside, as the tracking says it."""
 _ASKED_POINTS = 4000
-
-Choose = Callable[[int, Stage, Visit], tuple[tuple[Change, ...], Changed]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +131,15 @@ class Chain:
         return measure_case(self.case())
 
 
-def draw_chain(source: Visit, seed: int, settings: StorySettings | None = None) -> Chain:
+def draw_chain(source: Visit, seed: int, settings: StorySettings | None = None, *, voxels: bool = True) -> Chain:
     """A chain with everything drawn from the seed; what was drawn is its `story`.
 
     Args:
         source: A scan with its lesions (none are needed) and, where known, its organs.
         seed: The same seed, source and settings draw the same story.
         settings: How many visits, and what may happen.
+        voxels: Without them the same is drawn, and outlines, maps and events are the same, at half the cost; the scans
+            are hollow (all 0).
     """
     settings = settings or StorySettings()
     if settings.visits < 1 or not 0 <= (settings.source_at or 0) < settings.visits:
@@ -150,15 +151,15 @@ def draw_chain(source: Visit, seed: int, settings: StorySettings | None = None) 
     source_at = settings.source_at
     if source_at is None:
         source_at = int(np.random.default_rng([seed, settings.visits]).integers(settings.visits))
-    return _told(source, source_at, settings.visits, Drawing(seed, settings))
+    return _told(source, source_at, settings.visits, Drawing(seed, settings, voxels))
 
 
-def tell(source: Visit, story: Story) -> Chain:
-    """The chain of a story that was drawn before, from the same source."""
-    return _told(source, story.source_at, len(story.visits), Telling(story))
+def tell(source: Visit, story: Story, *, voxels: bool = True) -> Chain:
+    """The chain of a story that was drawn before, from the same source; without `voxels` its scans are hollow."""
+    return _told(source, story.source_at, len(story.visits), Telling(story, voxels))
 
 
-def _told(source: Visit, source_at: int, count: int, choose: Choose) -> Chain:
+def _told(source: Visit, source_at: int, count: int, choose: Drawing | Telling) -> Chain:
     told = _Told(source_at, choose, {source_at: source}, {}, {})
     for index in range(source_at + 1, count):
         told.grow(index, index - 1)
@@ -176,7 +177,7 @@ class _Told:
     """The state of one telling: bodies by visit, and the steps between neighbours by the earlier of both."""
 
     source_at: int
-    choose: Choose
+    choose: Drawing | Telling
     bodies: dict[int, Visit]
     steps: dict[int, Changed]
     drawn: dict[tuple[int, Stage], tuple[Change, ...]]
@@ -194,7 +195,8 @@ class _Told:
         poses: list[Alignment] = []
         for index in range(count):
             pose = self._scanned(index)
-            scans.append(Scan(_stored_as(pose.visit.volume, self.bodies[self.source_at].source), pose.visit.lesions))
+            volume = pose.visit.volume if self.choose.voxels else hollow(pose.visit)
+            scans.append(Scan(_stored_as(volume, self.bodies[self.source_at].source), pose.visit.lesions))
             poses.append(Alignment(pose.forward, pose.backward, "synthetic"))
         steps = [self.steps[index] for index in range(count - 1)]
         story = Story(

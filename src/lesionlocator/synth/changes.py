@@ -60,8 +60,8 @@ Those of patient and scanner happen in this order.
 
 
 def to_json(change: Change) -> dict[str, Any]:
-    """What was drawn, with the change's name: enough to apply it again."""
-    return {"change": change.name, **asdict(cast(Any, change))}
+    """What was drawn, with the change's name: enough to apply it again. Empty text is left out."""
+    return {"change": change.name, **{name: value for name, value in asdict(cast(Any, change)).items() if value != ""}}
 
 
 def from_json(drawn: dict[str, Any]) -> Change:
@@ -72,6 +72,7 @@ def from_json(drawn: dict[str, Any]) -> Change:
     kind = cast(Any, CHANGES[str(name)])
     known = {field.name for field in fields(kind)}
     given = {key: _frozen(value) for key, value in drawn.items() if key != "change"}
+    given = {**{field.name: "" for field in fields(kind) if field.default == ""}, **given}
     if set(given) != known:
         wrong = ", ".join(sorted(set(given) ^ known))
         raise Refused(

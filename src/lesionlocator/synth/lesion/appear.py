@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from lesionlocator.synth.fill import with_halo
 from lesionlocator.synth.lattice import along, average_matrix, smooth_noise
 from lesionlocator.synth.lesion.choice import lesion_of, radius_mm, suitable
 from lesionlocator.synth.region import Region, Voxels, Where, narrow
-from lesionlocator.synth.shapes import Shape, occupancy
+from lesionlocator.synth.shapes import READER, Outline, Shape, occupancy
 from lesionlocator.synth.visit import Changed, Visit
 from lesionlocator.volume import Mask
 
@@ -44,8 +45,9 @@ class Appear:
     """A lesion of a drawn shape at a place.
 
     `level` and `core_level` are its intensities (HU, SUV or the MR's own units), `texture` the spread of its slow
-    variations, `blur_voxels` the blur of its border beyond what the scanner's voxels do. Read backwards
-    (`Changed.reversed`) it is a lesion that vanishes without a trace.
+    variations, `blur_voxels` the blur of its border beyond what the scanner's voxels do. `outline` is the packed shape
+    of one that a reader drew, when that is its kind. Read backwards (`Changed.reversed`) it is a lesion that vanishes
+    without a trace.
     """
 
     at_mm: Point
@@ -56,6 +58,7 @@ class Appear:
     texture: float
     blur_voxels: float = 0.6
     seed: int = 0
+    outline: str = ""
 
     name: ClassVar[str] = "appear"
     of: ClassVar[Literal["lesion", "patient", "scanner"]] = "lesion"
@@ -84,7 +87,7 @@ class Appear:
         """The visit with one more lesion, under a new id."""
         region = _box(visit, np.array(self.at_mm), _REACH * self.radius_mm + 3 * float(visit.geometry.spacing_mm.max()))
         rng = np.random.default_rng(self.seed)
-        whole, core = _painted(region.geometry, self, Shape.draw(rng, self.kind))
+        whole, core = _painted(region.geometry, self, self._shape(rng))
         mask = whole > 0.5
         if not mask.any():
             mask = whole >= max(float(whole.max()), 1e-6)
@@ -104,6 +107,19 @@ class Appear:
         inside += _own_noise(region, rng)
         array = _laid_in(region, _seen(whole, region.geometry, self.blur_voxels), inside)
         return _with_new(region, array, mask)
+
+    def shaped_by(self, outlines: Sequence[Outline]) -> Appear:
+        """Half of the time with one of these shapes, seen from some side; of what is drawn nothing else changes."""
+        rng = np.random.default_rng([self.seed, len(outlines)])
+        if not outlines or rng.random() >= 0.5:
+            return self
+        outline = outlines[int(rng.integers(len(outlines)))].turned(rng)
+        return replace(self, kind=READER, outline=outline.packed)
+
+    def _shape(self, rng: np.random.Generator) -> Shape:
+        if self.outline:
+            return Shape(READER, outline=Outline(self.outline))
+        return Shape.draw(rng, self.kind)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class _Resize:
         """
         mask = lesion_of(visit, self.lesion_id)
         wanted = max(1, round(mask.voxels * self.factor))
-        maps = self.maps(visit, mask)
+        maps = _drawn_for(visit, self) or self.maps(visit, mask)
         region = Region.around(visit, maps.back.grid)
         free = ~region.others(self.lesion_id)
         outline, given = carried_outline(mask, maps.back, region.geometry, wanted, free)
@@ -185,12 +186,22 @@ def possible(drawn: _Resized, visit: Visit) -> _Resized | None:
     """The change, or a milder one, as far as the lesion has room; None when it has none."""
     for _ in range(4):
         try:
-            drawn.maps(visit, visit.lesions[drawn.lesion_id])
+            _DRAWN[visit] = (drawn, drawn.maps(visit, visit.lesions[drawn.lesion_id]))
         except Refused:
             drawn = replace(drawn, factor=round(float(drawn.factor**0.5), 4))
         else:
             return drawn
     return None
+
+
+_DRAWN: WeakKeyDictionary[Visit, tuple[_Resize, Flow | MapPair]] = WeakKeyDictionary()
+"""The last deformation that was found while drawing: half of what a change costs, and mostly applied at once."""
+
+
+def _drawn_for(visit: Visit, change: _Resize) -> Flow | MapPair | None:
+    """The deformation of this very change for this very visit, if it was the last to be drawn; then forgotten."""
+    known, maps = _DRAWN.pop(visit, (None, None))
+    return maps if known == change else None
 
 
 def _stretch(rng: np.random.Generator) -> tuple[float, float, float]:
