@@ -139,22 +139,3 @@ def test_a_killed_server_loses_nothing_and_the_page_goes_on(server, context):
     reader.rest()
     after = reader.page.locator("tbody").inner_text() if reader.page.locator("tbody").count() else ""
     assert after == before
-
-
-def test_all_of_it_can_be_done_with_keys(server, context):
-    reader = Reader(context, server)
-    page = reader.page
-    page.keyboard.press("?")
-    assert "Next unsure lesion" in page.inner_text("dialog")
-    page.keyboard.press("Escape")
-    page.locator(".case").focus()
-    page.keyboard.press("Enter")
-    reader.rest()
-    reader.go_to_slice(RIGHT.z)
-    page.keyboard.press("l")
-    page.keyboard.press("p")
-    with reader.step_made():
-        page.keyboard.press("Enter")
-    assert "Painted" in reader.said
-    with reader.step_made():
-        page.keyboard.press("z")
