@@ -41,6 +41,7 @@ class Session:
     refused: int = 0
     said_when: int = 0
     wrong: list = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def is_greedy(self):
@@ -139,17 +140,25 @@ def work(server, one, step, until):
         if status == 202:
             status, answer, headers = server.ask("GET", f"/jobs/{answer['id']}/events", None, f"s{one.number}")
             answer = answer["answer"] if answer["state"] == "done" else answer
+        with one.lock:
+            step += keep(one, status, answer, headers, time.monotonic() - begun)
         if status == 503:
-            one.refused += 1
-            one.said_when += "Retry-After" in headers and {"found", "needed", "do"} <= set(answer["error"])
             time.sleep(float(headers.get("Retry-After", 1)))
-        elif status == 200 and "revision" in answer:
-            one.confirmed += 1
-            one.revision = max(one.revision, answer["revision"])
-            one.waits_s.append(time.monotonic() - begun)
-            step += 1
-        else:
-            one.wrong.append((status, answer))
+
+
+def keep(one, status, answer, headers, waited_s):
+    """Notes what came; whether it was the case with the step made."""
+    if status == 503:
+        one.refused += 1
+        one.said_when += "Retry-After" in headers and {"found", "needed", "do"} <= set(answer["error"])
+    elif status == 200 and "revision" in answer:
+        one.confirmed += 1
+        one.revision = max(one.revision, answer["revision"])
+        one.waits_s.append(waited_s)
+        return True
+    else:
+        one.wrong.append((status, answer))
+    return False
 
 
 def request(one, step):
@@ -180,12 +189,12 @@ def page(sessions, memory, lost):
     wrong = sum(len(one.wrong) for one in sessions)
     refused = sum(one.refused for one in sessions)
     text += (
-        f"| Load of the machine at the end | {os.getloadavg()[1]:.1f} (five minutes; other work ran at the same time) |\n\n"
+        f"| Load at the end, 5 minutes | {os.getloadavg()[1]:.1f}; other work ran at the same time |\n\n"
         f"One `lesionlocator serve` with its one worker, the default model, {QUEUE} places in the queue and\n"
         f"{MEMORY_MB} MB for open scans (half of them fit). {PATIENT} sessions do one thing after the other without a\n"
         f"pause: box, click that corrects, note, undo. {GREEDY} greedy ones keep asking for {GREEDY_JOBS} outlines at\n"
         f"once. Each has a case of its own, a CT of 96 x 96 x 60. {SECONDS} s, and then until all were answered.\n\n"
-        "| Sessions | Answers, all | fewest to most of a session | Wait, median s | 95 % s | longest s | refused (503) |\n"
+        "| Sessions | Answers | fewest to most of a session | Wait, median s | 95 % s | longest s | refused (503) |\n"
         "|---|---|---|---|---|---|---|\n"
     )
     text += row(f"{PATIENT} patient", patient) + row(f"{GREEDY} greedy", greedy) + "\n"
