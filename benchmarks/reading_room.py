@@ -43,7 +43,8 @@ def make_ct(path: Path) -> None:
 def serve(folder: Path) -> subprocess.Popen:
     start = "from lesionlocator.cli import main; main()"
     words = ["serve", str(folder / "cases"), "--port", str(PORT), "--token", TOKEN, "--state", str(folder / "state")]
-    return subprocess.Popen([sys.executable, "-c", start, *words, "--modality", "CT"], stderr=subprocess.DEVNULL)
+    words += ["--modality", "CT", *sys.argv[1:]]  # for instance: --model intensity
+    return subprocess.Popen([sys.executable, "-c", start, *words], stderr=subprocess.DEVNULL)
 
 
 def read(page) -> dict[str, list[float]]:

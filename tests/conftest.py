@@ -59,6 +59,25 @@ def built_page(request):
     return page
 
 
+@pytest.fixture(scope="module")
+def browser(debian_program):
+    """A real Chromium, without a window."""
+    drivers = pytest.importorskip("playwright.sync_api", reason="needs playwright (in the extra `test`)")
+    with drivers.sync_playwright() as driver:
+        program = debian_program("chromium", "chromium")
+        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def context(browser):
+    """A reader's browser as it was bought: no cookies, and a dark desktop."""
+    opened = browser.new_context(viewport={"width": 1400, "height": 850}, color_scheme="dark")
+    yield opened
+    opened.close()
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout that these tests belong to."""

@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 
 from files import LEFT
-from test_page import Reader, browser, cases, context, server  # noqa: F401  (fixtures)
+
+pytest.importorskip("fastapi", reason="needs the extra `server`")
+
+from page_work import Reader, Server, save_two_visits  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, built_page):
+    with Server(save_two_visits(tmp_path_factory.mktemp("page")), "--modality", "CT") as started:
+        yield started
+
+
 @pytest.fixture
-def outlined(server, context):  # noqa: F811
+def outlined(server, context):
     """A reader with the left lesion outlined by a box."""
     reader = Reader(context, server)
     reader.open()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -61,11 +62,12 @@ class _Visit:
     panels: tuple[_Panel, ...]
 
 
+Target = TypeVar("Target", Path, BytesIO)
 Truth = Mapping[Place, Mask]
 """What is known to be right: (index of the timepoint, lesion id) -> mask."""
 
 
-def draw_case(case: Case, path: Path, *, title: str = "", truth: Truth | None = None, most: int = 6) -> Path:
+def draw_case(case: Case, path: Target, *, title: str = "", truth: Truth | None = None, most: int = 6) -> Target:
     """A PNG with one column for each visit and one row for each lesion; the file that was written.
 
     Axial slices are those of the longest diameter, as a radiologist looks at them: the patient's right is on the left.
@@ -73,7 +75,7 @@ def draw_case(case: Case, path: Path, *, title: str = "", truth: Truth | None = 
 
     Args:
         case: With outlines.
-        path: Where to write the picture.
+        path: Where to write the picture: a path, or a file in memory.
         title: Said on top.
         truth: Outlines to compare with, drawn dashed.
         most: Rows at most.
@@ -334,7 +336,12 @@ def _change(panels: Sequence[_Panel], index: int) -> str:
 
 
 def _draw(
-    visits: Sequence[_Visit], names: Sequence[str], fields_mm: Sequence[float], path: Path, title: str, notes: list[str]
+    visits: Sequence[_Visit],
+    names: Sequence[str],
+    fields_mm: Sequence[float],
+    path: Path | BytesIO,
+    title: str,
+    notes: list[str],
 ) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

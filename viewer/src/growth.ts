@@ -2,13 +2,14 @@
 
 import { svg } from "./dom.ts";
 import type { CaseView, LesionView } from "./types.ts";
+import { mergedInto } from "./words.ts";
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [300, 140, 40, 22, 26];
 
 /** A curve with one point for each scan in which the lesion was measured or is gone. */
 export function growthCurve(view: CaseView, lesionId: string, colour: string): SVGElement {
   const points = view.scans.flatMap((scan, at) => {
-    const volume = volumeOf(scan.lesions.find((lesion) => lesion.lesion_id === lesionId));
+    const volume = mergedInto(view, at, lesionId) ? null : volumeOf(scan.lesions.find((lesion) => lesion.lesion_id === lesionId));
     return volume === null ? [] : [{ at, volume, name: scan.name, date: scan.date }];
   });
   const days = view.scans.map((scan) => (scan.date ? Date.parse(isoDate(scan.date)) / 864e5 : NaN));

@@ -77,7 +77,7 @@ export function homePage(open: (id: string) => void): HTMLElement {
   void refresh();
   void attempt(async () => {
     const { version, model } = await get<About>("/about");
-    about.textContent = `Outlines by ${model.title} (${model.licence}). Version ${version}. For research; not a medical device.`;
+    about.textContent = `Model: ${model.title} (${model.licence}). Version ${version}. For research; not a medical device.`;
   });
   return el(
     "div",

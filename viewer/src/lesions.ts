@@ -58,7 +58,7 @@ export class LesionPanel {
       id,
     );
     const said = waits ? "being outlined …" : lesion ? [eventOf(room.view, scan, lesion), decisionOf(lesion)].filter(Boolean).join(", ") : "not in this scan";
-    const cells = lesion ? [number(lesion.volume_ml), diameter(lesion), changeOf(lesion), sureness(lesion.confidence), said] : ["", "", "", "", said];
+    const cells = lesion ? [number(lesion.volume_ml), diameter(lesion), changeOf(room.view, scan, lesion), sureness(lesion.confidence), said] : ["", "", "", "", said];
     return el(
       "tr",
       { class: id === room.selected ? "selected" : "", "aria-selected": id === room.selected, onclick: () => room.select(id) },
@@ -76,9 +76,9 @@ export class LesionPanel {
       { class: "detail", "aria-label": `Lesion ${id}` },
       el("h3", {}, el("span", { class: "dot", style: `background:${colourOf(id)}` }), `Lesion ${id}`),
       room.view.scans.length > 1 ? growthCurve(room.view, id, colourOf(id)) : null,
-      lesion ? this.numbers(lesion) : el("p", { class: "hint" }, "Not in this scan. Click on it with the tool ‘Click in’ to place it here."),
-      lesion ? this.decisions(lesion) : null,
-      lesion ? this.relations(id) : null,
+      lesion ? this.numbers(lesion) : el("p", { class: "hint" }, "Not in this scan. Click on it with the tool ‘Click in’ to place it here, or say what became of it."),
+      lesion ? this.decisions(lesion) : this.ending(id),
+      lesion || room.wasSeenBefore(scan, id) ? this.relations(id, lesion) : null,
       lesion ? this.note(lesion) : null,
     );
   }
@@ -96,11 +96,23 @@ export class LesionPanel {
     return el("dl", {}, ...rows.filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   }
 
+  private button(key: string, text: string, title: string, act: () => void): HTMLElement {
+    return el("button", { type: "button", "data-key": key, class: key, title, onclick: act }, text);
+  }
+
+  private gone(): HTMLElement {
+    return this.button("reject", "Gone", "Vanished: not there any more (R)", () => this.room.decide("reject"));
+  }
+
+  /** A lesion of an earlier scan that nobody has looked for here yet. */
+  private ending(id: string): HTMLElement | null {
+    return this.room.wasSeenBefore(this.room.shown.scan, id) ? el("div", { class: "row" }, this.gone()) : null;
+  }
+
   private decisions(lesion: LesionView): HTMLElement {
     const { room } = this;
     const isFirst = room.shown.scan === 0;
-    const button = (key: string, text: string, title: string, act: () => void): HTMLElement =>
-      el("button", { type: "button", "data-key": key, class: key, title, onclick: act }, text);
+    const button = this.button.bind(this);
     return el(
       "div",
       { class: "row" },
@@ -108,18 +120,22 @@ export class LesionPanel {
       button("move", "Move", "Click where the lesion really is (M)", () => room.setTool("move")),
       isFirst
         ? button("reject", "Reject", "Not a lesion: taken out of all scans (R)", () => room.decide("reject"))
-        : button("reject", "Gone", "Vanished: not there any more (R)", () => room.decide("reject")),
+        : this.gone(),
       isFirst ? null : button("remove", "Not a lesion", "Taken out of this scan", () => room.decide("remove")),
       lesion.line ? button("unmeasure", "Remove own diameter", "Back to the measured one", () => room.measure(room.shown.scan, null)) : null,
     );
   }
 
-  private relations(id: string): HTMLElement | null {
+  /** What a reader may say of it beside another one: only what can be, so that no choice is refused. */
+  private relations(id: string, lesion: LesionView | undefined): HTMLElement | null {
     const { room } = this;
+    const { scan } = room.shown;
     const others = room.lesionIds.filter((other) => other !== id);
-    if (room.shown.scan === 0 || !others.length) return null;
-    const choice = (label: string, say: "merged_into" | "part_of"): HTMLElement =>
-      el(
+    const targets = room.wasSeenBefore(scan, id) ? others.filter((other) => room.lesion(scan, other)?.has_outline) : [];
+    const parents = lesion?.has_outline ? others.filter((other) => room.wasSeenBefore(scan, other)) : [];
+    if (!targets.length && !parents.length) return null;
+    const choice = (label: string, say: "merged_into" | "part_of", choices: string[]): HTMLElement | null =>
+      choices.length === 0 ? null : el(
         "label",
         {},
         label,
@@ -133,10 +149,10 @@ export class LesionPanel {
             },
           },
           el("option", { value: "" }, "…"),
-          ...others.map((other) => el("option", { value: other }, `lesion ${other}`)),
+          ...choices.map((other) => el("option", { value: other }, `lesion ${other}`)),
         ),
       );
-    return el("div", { class: "row" }, choice("Merged into ", "merged_into"), choice("Split off from ", "part_of"));
+    return el("div", { class: "row" }, choice("Merged into ", "merged_into", targets), choice("Split off from ", "part_of", parents));
   }
 
   private note(lesion: LesionView): HTMLElement {

@@ -93,6 +93,11 @@ export class Room {
     return [...new Set([...ids, ...this.pending.map((one) => one.lesionId)])];
   }
 
+  /** Whether an earlier scan has an outline of it. */
+  wasSeenBefore(scan: number, lesionId: string): boolean {
+    return this.view.scans.slice(0, scan).some((_, before) => this.lesion(before, lesionId)?.has_outline);
+  }
+
   outline(scan: number, lesionId: string): Outline | null {
     return this.outlines.get(`${scan}/${lesionId}`)?.outline ?? null;
   }
@@ -276,7 +281,8 @@ export class Room {
     const words = { accept: "accepted", reject: "rejected", remove: "removed" };
     const { scan } = this.shown;
     const lesionId = this.selected;
-    if (!lesionId || !this.lesion(scan, lesionId)) {
+    const isKnown = lesionId && (this.lesion(scan, lesionId) || (say === "reject" && this.wasSeenBefore(scan, lesionId)));
+    if (!isKnown) {
       return this.say("bad", `Choose a lesion of ${this.view.scans[scan]!.name} first.`);
     }
     this.edit("decide", { scan, lesion_id: lesionId, say }, `Lesion ${lesionId} ${words[say]}.`);

@@ -17,6 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from lesionlocator import __version__
 from lesionlocator.case import Lesion
@@ -114,6 +115,7 @@ def make_app(room: Room) -> FastAPI:
     for kind, status in _STATUS:
         app.add_exception_handler(kind, partial(_refused, status))
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.include_router(routes)
     from lesionlocator.server.remote import remote_routes
 
@@ -134,6 +136,11 @@ def _invalid(_: Request, problem: Exception) -> Response:
     where = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in errors[:5])
     error = {"found": f"a request that does not fit ({where})", "needed": "what /api/docs says", "do": "correct it"}
     return JSONResponse({"error": error, "detail": where}, 422)
+
+
+def _left(_: Request, __: Exception) -> Response:
+    """The answer to nobody: the client went away while it was sending."""
+    return Response(status_code=499)
 
 
 def _room(request: Request) -> Room:

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -146,7 +146,10 @@ class Queue:
             QueueFull: Too many wait already.
         """
         with self._changed:
-            if self._closed or self._count() >= self._limit:
+            # Half of the places are kept for sessions of which no job waits: who asks without end, alone or with
+            # others, cannot shut out a reader who asks once.
+            has_one = _waiting(self._waiting.get(job.session, ())) > 0
+            if self._closed or self._count() >= (self._limit // 2 if has_one else self._limit):
                 raise QueueFull
             self._waiting.setdefault(job.session, deque()).append(job)
             self._known[job.id] = job
@@ -181,7 +184,7 @@ class Queue:
         self._thread.join(seconds)
 
     def _count(self) -> int:
-        return sum(job.state is State.WAITING for line in self._waiting.values() for job in line)
+        return sum(_waiting(line) for line in self._waiting.values())
 
     def _take(self) -> Job | None:
         with self._changed:
@@ -211,3 +214,8 @@ class Queue:
         else:
             seconds = round(time.perf_counter() - begun, 3)
             job.end(State.DONE, answer={**answer, "seconds": seconds} if isinstance(answer, dict) else answer)
+
+
+def _waiting(jobs: Iterable[Job]) -> int:
+    """How many of them wait; those that were cancelled are still in line and take no place."""
+    return sum(job.state is State.WAITING for job in jobs)

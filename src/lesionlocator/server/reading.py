@@ -74,16 +74,20 @@ class Reading:
         return self._decided(place, "accepted")
 
     def rejected(self, place: Place) -> Reading:
-        """The lesion is not there: in a later scan it has vanished; in the first it was none."""
-        lesion = self.lesion(place)
+        """The lesion is not there: in a later scan it has vanished; in the first it was none.
+
+        One that an earlier scan has need not have been looked for in this one.
+        """
         scan, lesion_id = place
+        self.refuse_unknown_scan(scan)
         if scan == 0:
             return self.removed(place)
+        before = self._last_before(scan, lesion_id)
+        lesion = Lesion(lesion_id) if before is not None and self.case.at(place) is None else self.lesion(place)
         reason = "declared gone by a reader"
         gone = replace(lesion, prompts=(), mask=None, status=Status.ABSENT, reason=reason, confidence=None)
         reading = self.with_lesion(scan, gone)
         kept = tuple(link for link in self.case.links if not _about(link, scan, lesion_id))
-        before = self._last_before(scan, lesion_id)
         ending = () if before is None else (Link(before, scan, Ending.VANISHED, reason, 1.0, "reader"),)
         return reading._linked((*kept, *ending))._decided(place, "rejected")
 

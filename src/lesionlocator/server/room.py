@@ -257,6 +257,7 @@ class Room:
         """Cancels all work and waits for it to stop."""
         for queue in (self.aligning, self.queue):
             queue.close()
+        self.store.close()
 
     def alignment(self, case_id: str, first: int, last: int) -> Alignment:
         """How two scans of a case correspond; worked out once."""

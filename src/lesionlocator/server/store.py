@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ class Store:
         with self._connected() as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(_SCHEMA)
+        # SQLite's index of the journal needs room when it is made: one that stays open keeps it, so that cases can
+        # still be looked at when the disk is full.
+        held = sqlite3.connect(self.path, check_same_thread=False)
+        held.execute("SELECT count(*) FROM cases").fetchone()
+        self.close = weakref.finalize(self, held.close)
+        """Lets go of the database; nothing is lost by not calling it."""
 
     def cases(self) -> list[tuple[str, str, tuple[Path, ...]]]:
         """Id, title and scans of every case that was ever opened, in the order of opening."""

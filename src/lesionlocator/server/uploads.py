@@ -39,7 +39,8 @@ def receive_upload(room: Room, files: Sequence[Upload]) -> str:
     """
     if not 1 <= len(files) <= 100:
         raise Refused(found=f"{len(files)} files", needed="1 to 100 scans", do="choose the scans of one patient")
-    folder = room.uploads / f"case_{secrets.token_hex(6)}"
+    # The case is listed under the name of its first scan; a few random letters keep two of that name apart.
+    folder = room.uploads / f"{_stem(files[0])}-{secrets.token_hex(3)}"
     limit = room.settings.upload_mb * 1_000_000
     try:
         folder.mkdir(parents=True)
@@ -53,15 +54,14 @@ def receive_upload(room: Room, files: Sequence[Upload]) -> str:
 
 
 def _keep(upload: Upload, folder: Path, number: int, limit: int) -> Path:
-    name = (upload.filename or "").replace("\\", "/").rpartition("/")[2]
-    ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None)
+    ending = _ending(upload)
     if ending is None:
         raise Refused(
-            found=f"an upload named {name[:60]!r}", needed=f"one of {', '.join(_ENDINGS)}", do="convert or zip it"
+            found=f"an upload named {_name(upload)[:60]!r}",
+            needed=f"one of {', '.join(_ENDINGS)}",
+            do="convert or zip it",
         )
-    # Only harmless characters of the name are kept: it becomes a file's name, and later a part of others.
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", scan_stem(Path(name[: len(name) - len(ending)] or "scan"))).strip("._-")
-    path = folder / f"{stem[:40] or 'scan'}{'' if number == 0 else f'_{number}'}{ending}"
+    path = folder / f"{_stem(upload)}{'' if number == 0 else f'_{number}'}{ending}"
     with path.open("wb") as stream:
         while block := upload.file.read(_BLOCK):
             stream.write(block)
@@ -71,6 +71,21 @@ def _keep(upload: Upload, folder: Path, number: int, limit: int) -> Path:
     _unpack(path, unpacked, limit)
     path.unlink()
     return unpacked
+
+
+def _name(upload: Upload) -> str:
+    return (upload.filename or "").replace("\\", "/").rpartition("/")[2]
+
+
+def _ending(upload: Upload) -> str | None:
+    return next((ending for ending in _ENDINGS if _name(upload).lower().endswith(ending)), None)
+
+
+def _stem(upload: Upload) -> str:
+    """The name without its ending. Only harmless characters are kept: it becomes a file's, and a part of others'."""
+    name = _name(upload)
+    bare = name[: len(name) - len(_ending(upload) or "")] or "scan"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", scan_stem(Path(bare))).strip("._-")[:40] or "scan"
 
 
 def _unpack(path: Path, into: Path, limit: int) -> None:

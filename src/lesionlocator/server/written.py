@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from lesionlocator.formats.disk import whole
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click, Line, Prompt, Shape
 from lesionlocator.server.reading import Reading
+from lesionlocator.server.store import Full
 from lesionlocator.volume import Mask
 
 
@@ -28,17 +30,31 @@ class MaskFolder:
         self.folder = folder
 
     def keep(self, mask: Mask) -> str:
-        """Writes the mask unless it is there, and gives its name."""
+        """Writes the mask unless it is there, and gives its name.
+
+        Raises:
+            Full: It cannot be written.
+        """
         packed = np.packbits(mask.array.reshape(-1))
         digest = hashlib.sha256(packed.tobytes())
         digest.update(np.array(mask.geometry.shape).tobytes() + mask.geometry.affine.tobytes())
         name = digest.hexdigest()
         path = self._path(name)
         if not path.exists():
-            # Two sessions may keep the same mask at once, so each writes under a name of its own first.
-            with whole(path, f".{np.random.default_rng().integers(2**63):x}") as beside, beside.open("wb") as stream:
-                np.savez_compressed(stream, packed=packed, shape=mask.geometry.shape, affine=mask.geometry.affine)
+            try:
+                self._write(path, packed, mask.geometry)
+            except Refused as problem:
+                raise Full(f"the outline cannot be saved: {problem.found}") from problem
         return name
+
+    @staticmethod
+    def _write(path: Path, packed: np.ndarray, geometry: Geometry) -> None:
+        # Two sessions may keep the same mask at once, so each writes under a name of its own first.
+        with whole(path, f".{np.random.default_rng().integers(2**63):x}") as beside, beside.open("wb") as stream:
+            np.savez_compressed(stream, packed=packed, shape=geometry.shape, affine=geometry.affine)
+            stream.flush()
+            # On the disk before the database speaks of it: what is saved outlives a power cut.
+            os.fsync(stream.fileno())
 
     def mask(self, name: str) -> Mask:
         """The mask of this name.
