@@ -3,7 +3,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
-from lesionlocator.locate import Scene, carry, locate, look_of, share_inside
+from lesionlocator.locate import locate
+from lesionlocator.scene import Scene, carry, look_of, share_inside
 from lesionlocator.volume import Mask, Volume
 from visits import Ball, ball_mask, grid, scan
 

@@ -234,7 +234,7 @@ def _repeat(
 def _write_proposals(finished: Finished) -> None:
     # Not among the files of run.json: a reader edits these, and a later run must not clear them away.
     from lesionlocator.formats import write_prompts
-    from lesionlocator.track import proposals
+    from lesionlocator.propose import proposals
 
     for timepoint, lesions in proposals(finished.case):
         path = finished.folder / f"{timepoint.name}_proposed.json"

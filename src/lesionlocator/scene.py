@@ -1,0 +1,113 @@
+"""Two aligned scans and the lesions of the first: what a lesion looks like, and where it comes to lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+from lesionlocator.geometry import Alignment, Geometry
+from lesionlocator.resample import resample
+from lesionlocator.volume import Mask, Volume
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What counts as a sighting. Lengths in mm, shares of the carried-over lesion's volume."""
+
+    inside_share: float = 0.5
+    """A lesion with less of it than this inside the follow-up scan is outside."""
+    tolerance_mm: float = 4.0
+    """How far off an alignment may be: what does not come this near the carried-over mask is another thing."""
+    reach_mm: tuple[float, float] = (4.0, 12.0)
+    """Each border of a lesion may have moved out by a quarter of its diameter, within these limits."""
+    merge_mm: tuple[float, float] = (6.0, 20.0)
+    """Lesions may have grown together over half of a diameter each, within these limits."""
+    present_share: float = 0.02
+    """Less than this that looks like the lesion is nothing."""
+    part_share: float = 0.10
+    """The smallest part of a split, as a share of all its parts."""
+    stands_out: float = 1.0
+    """A baseline contrast below this many spreads of the surroundings cannot be recognised again."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a lesion differs from its surroundings in the baseline scan, in that scan's intensities."""
+
+    inside: float
+    inside_spread: float
+    around: float
+    around_spread: float
+
+    @property
+    def contrast(self) -> float:
+        return self.inside - self.around
+
+    def stands_out(self, spreads: float) -> bool:
+        return abs(self.contrast) > max(spreads * self.around_spread, 1e-6)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Two aligned scans and the lesions of the baseline, whose masks are on the baseline's grid."""
+
+    baseline: Volume
+    followup: Volume
+    alignment: Alignment
+    lesions: Sequence[Mask]
+    rules: Rules = field(default_factory=Rules)
+
+
+def carry(mask: Mask, scene: Scene) -> Mask:
+    """The mask in the follow-up; a lesion too small for the follow-up's voxels becomes the one at its middle."""
+    onto = scene.followup.geometry
+    moved = mask.warped(onto, scene.alignment)
+    if not moved.is_empty or mask.is_empty:
+        return moved
+    middle = scene.alignment.forward(mask.deepest_mm[None])
+    if not onto.contains(middle)[0]:
+        return moved
+    start, stop = onto.clip(*onto.around(middle)) or ((0, 0, 0), (1, 1, 1))
+    region = onto.crop(start, stop)
+    return Mask(np.ones(region.shape, bool), region)
+
+
+def share_inside(mask: Mask, scene: Scene) -> float:
+    """How much of a baseline lesion lies inside the follow-up's grid; 0 for an empty mask."""
+    if mask.is_empty:
+        return 0.0
+    return float(np.mean(scene.followup.geometry.contains(scene.alignment.forward(mask.points_mm))))
+
+
+def look_of(volume: Volume, mask: Mask, others: Sequence[Mask] = ()) -> Look:
+    """Medians and robust spreads in a lesion and in the shell 2 to 8 mm around it, other lesions left out."""
+    region, inside = surroundings(volume.geometry, mask, 8.0)
+    values = finite(resample(volume, region))
+    distance = ndimage.distance_transform_edt(~inside, sampling=region.spacing_mm)
+    shell = (distance > min(2.0, float(region.spacing_mm.max()))) & (distance <= 8.0 + float(region.spacing_mm.max()))
+    for other in others:
+        shell &= ~other.placed(region).on(region)
+    if not shell.any():
+        shell = ~inside if not inside.all() else inside
+    return Look(*_median_and_spread(values[inside]), *_median_and_spread(values[shell]))
+
+
+def surroundings(geometry: Geometry, mask: Mask, margin_mm: float) -> tuple[Geometry, Bool[np.ndarray, "d h w"]]:
+    """The part of a grid around a mask that lies on its lattice, and the mask in it."""
+    covered = geometry.clip(*geometry.around(mask.geometry.corners_mm, margin_mm)) or ((0, 0, 0), (1, 1, 1))
+    region = geometry.crop(*covered)
+    return region, mask.on(region)
+
+
+def finite(array: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
+    """The same array with nothing in it that is no number."""
+    return np.nan_to_num(array, copy=False)
+
+
+def _median_and_spread(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    median = float(np.median(values))
+    return median, 1.4826 * float(np.median(np.abs(values - median)))
