@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lesionlocator.geometry import Alignment, Geometry
-from lesionlocator.resample import resample
+from lesionlocator.geometry import AffineMap, Alignment, Geometry
+from lesionlocator.resample import resample, warp
 from lesionlocator.volume import Mask, Volume
 
 
@@ -62,6 +62,75 @@ class Scene:
     rules: Rules = field(default_factory=Rules)
 
 
+@dataclass(frozen=True, eq=False)
+class Sought:
+    """One lesion that is looked for: its mask in the scene's baseline, its look there, and its mask carried over."""
+
+    scene: Scene
+    mask: Mask
+    look: Look
+    carried: Mask
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it could be told again from what lies around it."""
+        alike_scans = self.scene.baseline.modality == self.scene.followup.modality
+        return alike_scans and self.look.stands_out(self.scene.rules.stands_out)
+
+    def shifted(self, by_mm: Float[np.ndarray, "3"]) -> Sought:
+        """The same lesion with an alignment that takes it further by so much."""
+        if not by_mm.any():
+            return self
+        scene = replace(self.scene, alignment=self.scene.alignment.then(_shift(by_mm)))
+        return replace(self, scene=scene, carried=carry(self.mask, scene))
+
+    def on(self, grid: Geometry) -> tuple[Float[np.ndarray, "d h w"], Float[np.ndarray, "d h w"]]:
+        """The follow-up, and the baseline as it lies there, on one grid."""
+        before = warp(self.scene.baseline, grid, self.scene.alignment.backward)
+        return finite(resample(self.scene.followup, grid)), finite(before)
+
+
+def seek(scene: Scene) -> list[Sought]:
+    """Every lesion of a scene, ready to be looked for."""
+    carried = [carry(mask, scene) for mask in scene.lesions]
+    looks = [
+        look_of(scene.baseline, mask, [other for other in scene.lesions if other is not mask]) for mask in scene.lesions
+    ]
+    return [Sought(scene, *each) for each in zip(scene.lesions, looks, carried, strict=True)]
+
+
+def place_on(mask: Mask, grid: Geometry) -> Bool[np.ndarray, "d h w"]:
+    """A mask on any grid, by the nearest voxel; quickly nothing where the two do not meet."""
+    if mask.is_empty or grid.clip(*grid.around(mask.geometry.corners_mm)) is None:
+        return np.zeros(grid.shape, bool)
+    return mask.placed(grid).on(grid)
+
+
+def alike(array: Float[np.ndarray, "d h w"], around: float, inside: float, spread: float) -> Bool[np.ndarray, "d h w"]:
+    """Voxels on the lesion's side of half-way between it and its surroundings, and not far beyond it."""
+    contrast = inside - around
+    sign = 1.0 if contrast >= 0 else -1.0
+    beyond = sign * (array - inside)
+    return (sign * (array - (around + inside) / 2) > 0) & (beyond < max(abs(contrast), 4 * spread))
+
+
+def smoothed(array: Float[np.ndarray, "d h w"], grid: Geometry) -> Float[np.ndarray, "d h w"]:
+    """Without the specks that noise makes: half a voxel or 0.7 mm of smoothing keeps a lesion of a few voxels."""
+    return ndimage.gaussian_filter(array, np.minimum(0.7, 0.7 / grid.spacing_mm))
+
+
+def gain_between(
+    scene: Scene, before: Float[np.ndarray, "d h w"], now: Float[np.ndarray, "d h w"], tissue: Bool[np.ndarray, "d h w"]
+) -> float:
+    """MR has no unit: the follow-up's scale against the baseline's, from the tissue around. 1 for CT and PET."""
+    if scene.followup.modality != "MR":
+        return 1.0
+    known = tissue & (before > 0) & (now > 0)
+    if np.count_nonzero(known) < 20:
+        return 1.0
+    return float(np.clip(np.median(now[known]) / np.median(before[known]), 0.1, 10.0))
+
+
 def carry(mask: Mask, scene: Scene) -> Mask:
     """The mask in the follow-up; a lesion too small for the follow-up's voxels becomes the one at its middle."""
     onto = scene.followup.geometry
@@ -90,7 +159,7 @@ def look_of(volume: Volume, mask: Mask, others: Sequence[Mask] = ()) -> Look:
     distance = ndimage.distance_transform_edt(~inside, sampling=region.spacing_mm)
     shell = (distance > min(2.0, float(region.spacing_mm.max()))) & (distance <= 8.0 + float(region.spacing_mm.max()))
     for other in others:
-        shell &= ~other.placed(region).on(region)
+        shell &= ~place_on(other, region)
     if not shell.any():
         shell = ~inside if not inside.all() else inside
     return Look(*_median_and_spread(values[inside]), *_median_and_spread(values[shell]))
@@ -111,3 +180,7 @@ def finite(array: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
 def _median_and_spread(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
     median = float(np.median(values))
     return median, 1.4826 * float(np.median(np.abs(values - median)))
+
+
+def _shift(by_mm: Float[np.ndarray, "3"]) -> Alignment:
+    return Alignment.from_affine(AffineMap.shift(by_mm))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -11,12 +12,12 @@ from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store,
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
-from lesionlocator.locate import Sighting, locate
+from lesionlocator.locate import Sighting, locate_all
 from lesionlocator.parts import distinct
 from lesionlocator.scene import Rules, Scene
 from lesionlocator.segment import Follower, Prepared, Segmenter
 from lesionlocator.segment.visit import outlined, segment_timepoint
-from lesionlocator.volume import Volume
+from lesionlocator.volume import Mask, Volume
 from lesionlocator.wanted import Carried, Wanted, wanted
 
 Verified = Mapping[str, Sequence[Lesion]]
@@ -81,10 +82,10 @@ def track_case(
         say(f"{first.name}: outlining {len(todo)} lesions")
         done = {lesion.id: lesion for lesion in segment_timepoint(first.with_lesions(todo), segmenter).lesions}
         first = first.with_lesions(tuple(done.get(lesion.id, lesion) for lesion in first.lesions))
-    chain = _Chain((first, *case.timepoints[1:]), segmenter, settings, say)
+    walk = _Chain((first, *case.timepoints[1:]), segmenter, settings, say)
     for index in range(1, len(case.timepoints)):
-        chain.visit(index)
-    return Case(tuple(chain.timepoints), (*case.links, *chain.links), (*case.warnings, *chain.warnings))
+        walk.visit(index)
+    return Case(tuple(walk.timepoints), (*case.links, *walk.links), (*case.warnings, *walk.warnings))
 
 
 def find_aligner(align: str | Aligner) -> Aligner:
@@ -137,19 +138,19 @@ class _Chain:
         self._forget(index)
 
     def _carry(self, index: int) -> list[Carried]:
-        """Every lesion seen from the scan where it was last outlined, all lesions of one scan together."""
-        sources = sorted({place[0] for place in self.last_seen.values()})
-        carried: list[Carried] = []
-        for source in sources:
+        """Every lesion seen from the scan where it was last outlined, and all of them judged together."""
+        scenes: list[Scene] = []
+        known: list[tuple[Place, Lesion, Mask]] = []
+        for source in sorted({place[0] for place in self.last_seen.values()}):
             found = [self.timepoints[source].lesion(name) for at, name in self.last_seen.values() if at == source]
-            known = [(lesion, lesion.mask) for lesion in found if lesion is not None and lesion.mask is not None]
-            masks = [mask for _, mask in known]
-            alignment = self._alignment(source, index)
-            scene = Scene(self._volume(source), self._volume(index), alignment, masks, self.settings.rules)
-            for (lesion, mask), sighting in zip(known, locate(scene), strict=True):
-                carried.append(Carried((source, lesion.id), lesion, mask, sighting))
-        order = list(self.last_seen)
-        return sorted(carried, key=lambda item: order.index(item.lesion.id))
+            here = [(lesion, lesion.mask) for lesion in found if lesion is not None and lesion.mask is not None]
+            known.extend(((source, lesion.id), lesion, mask) for lesion, mask in here)
+            alignment, masks = self._alignment(source, index), [mask for _, mask in here]
+            scenes.append(Scene(self._volume(source), self._volume(index), alignment, masks, self.settings.rules))
+        sightings = chain.from_iterable(locate_all(scenes))
+        carried = [Carried(*each, sighting) for each, sighting in zip(known, sightings, strict=True)]
+        order = {name: number for number, name in enumerate(self.last_seen)}
+        return sorted(carried, key=lambda item: order[item.lesion.id])
 
     def _by_follower(self, index: int, follower: Follower) -> tuple[list[Lesion], list[Link]]:
         """What a model that follows lesions itself says, one scan's together; it tells no splits or merges."""
