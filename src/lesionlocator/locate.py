@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from lesionlocator.align import align_quality
 from lesionlocator.scene import (
     Look,
     Scene,
@@ -27,6 +28,7 @@ from lesionlocator.volume import Mask
 _WORKING_SIDE = 96
 """Most voxels along an axis of the region in which a lesion is looked for; larger ones are seen more coarsely."""
 _EVERYWHERE = np.ones((3, 3, 3), bool)
+_AROUND_MM = 10.0
 _OWN_SHARE = 0.3
 """A part that covers so much of a lesion's place is that lesion's, whoever else it belongs to: they have merged."""
 
@@ -41,6 +43,8 @@ class Sighting:
     merged are known. `decisive` is False where the baseline lesion does not stand out from its surroundings, so that
     finding nothing means nothing. `likeness` (0 to 1) is how much of the baseline's contrast is left. `settled` is how
     its place was decided; `strayed_mm` how far from there it was found, if nothing was at the place itself.
+    `agreement` (0 to 1) is how alike both scans are around the place; `stands_out` the lesion's contrast in the
+    baseline, in spreads of its surroundings.
     """
 
     carried: Mask
@@ -51,6 +55,8 @@ class Sighting:
     likeness: float = 0.0
     settled: Settled | None = None
     strayed_mm: float = 0.0
+    agreement: float = 0.0
+    stands_out: float = 0.0
 
 
 def locate(scene: Scene) -> list[Sighting]:
@@ -95,7 +101,13 @@ def _is_taken(spot: Mask, index: int, seen: Sequence[Sighting]) -> bool:
 
 def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]) -> Sighting:
     one = placed[index]
-    blank = Sighting(one.carried, share_inside(one.mask, one.scene), settled=settled[index])
+    blank = Sighting(
+        one.carried,
+        share_inside(one.mask, one.scene),
+        settled=settled[index],
+        agreement=_agreement(one),
+        stands_out=one.look.spreads,
+    )
     if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.decisive:
         return blank
     region = _Region(index, placed, settled)
@@ -103,6 +115,12 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
     parts = region.parts(found)
     around = region.connected(found, parts)
     return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness)
+
+
+def _agreement(one: Sought) -> float:
+    """How alike both scans are around the lesion."""
+    radius_mm = one.mask.equivalent_diameter_mm / 2 + _AROUND_MM
+    return align_quality(one.scene.baseline, one.scene.followup, one.scene.alignment, one.mask.centroid_mm, radius_mm)
 
 
 class _Region:

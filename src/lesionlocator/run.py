@@ -85,7 +85,8 @@ class TrackSettings(OutlineSettings, CaseSettings):
     """How scans are brought together: header, centre, rigid, affine or deformable. Default: the model's
     own way if it has one (published checkpoints), else deformable."""
     propose: bool = False
-    """Also write NAME_proposed.json for each follow-up: where lesions seem to be, least sure first, to be checked."""
+    """Also write NAME_proposed.json for each follow-up (where lesions seem to be, least sure first, to be checked) and
+    a picture of each place in NAME_proposed/."""
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
     maps: Path | None = None
@@ -234,11 +235,12 @@ def _repeat(
 def _write_proposals(finished: Finished) -> None:
     # Not among the files of run.json: a reader edits these, and a later run must not clear them away.
     from lesionlocator.formats import write_prompts
-    from lesionlocator.propose import proposals
+    from lesionlocator.propose import draw_proposals, proposals
 
-    for timepoint, lesions in proposals(finished.case):
+    for index, (timepoint, lesions) in enumerate(proposals(finished.case), start=1):
         path = finished.folder / f"{timepoint.name}_proposed.json"
         write_prompts(path, lesions, timepoint.geometry, scan=timepoint.name)
+        draw_proposals(finished.case, index, path.with_suffix(""))
 
 
 def finish_case(case: Case, scans: Sequence[Path], card: ModelCard, record: Record, out: Path) -> Finished:

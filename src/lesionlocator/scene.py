@@ -47,6 +47,11 @@ class Look:
     def contrast(self) -> float:
         return self.inside - self.around
 
+    @property
+    def spreads(self) -> float:
+        """The contrast in spreads of the surroundings."""
+        return abs(self.contrast) / max(self.around_spread, 1e-6)
+
     def stands_out(self, spreads: float) -> bool:
         return abs(self.contrast) > max(spreads * self.around_spread, 1e-6)
 

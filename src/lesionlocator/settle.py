@@ -62,6 +62,11 @@ class Settled:
     apart_mm: float
     margin: float
 
+    @property
+    def sureness(self) -> float:
+        """The margin from 0 to 1; 0 without a claim."""
+        return self.margin / _ABSENT if self.claim is not None else 0.0
+
 
 def settle(sought: Sequence[Sought]) -> list[Settled]:
     """The places of all lesions that are looked for in one scan, in their order.

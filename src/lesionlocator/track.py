@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-import numpy as np
-
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
+from lesionlocator.confidence import found_confidence, gone_confidence
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Sighting, locate_all
-from lesionlocator.parts import distinct
+from lesionlocator.parts import distinct, join
+from lesionlocator.prompt import Click, Prompt
 from lesionlocator.scene import Rules, Scene
 from lesionlocator.segment import Follower, Prepared, Segmenter
+from lesionlocator.segment.ask import is_positive
 from lesionlocator.segment.visit import outlined, segment_timepoint
 from lesionlocator.volume import Mask, Volume
-from lesionlocator.wanted import Carried, Wanted, wanted
+from lesionlocator.wanted import Carried, Wanted, taken_apart, wanted
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
@@ -184,9 +185,9 @@ class _Chain:
             if ending is None:
                 present.append(item)
             else:
-                self._end(index, item.place, *ending, lesions=lesions, links=links)
+                self._end(index, item.place, *ending, lesions=lesions, links=links, sighting=item.sighting)
         asked = wanted(present)
-        for want, found in zip(asked, self._outlines(index, asked), strict=True):
+        for want, found in zip(asked, taken_apart(asked, self._outlines(index, asked)), strict=True):
             self._link(index, want, found, lesions=lesions, links=links)
         return lesions, links
 
@@ -198,14 +199,24 @@ class _Chain:
             return Ending.VANISHED, "nothing at its place looks like it any more"
         return None
 
-    def _end(
-        self, index: int, place: Place, ending: Ending, reason: str, *, lesions: list[Lesion], links: list[Link]
+    def _end(  # noqa: PLR0913
+        self,
+        index: int,
+        place: Place,
+        ending: Ending,
+        reason: str,
+        *,
+        lesions: list[Lesion],
+        links: list[Link],
+        sighting: Sighting | None = None,
     ) -> None:
         status = {Ending.OUTSIDE: Status.OUTSIDE, Ending.VANISHED: Status.ABSENT}.get(ending, Status.FAILED)
-        lesions.append(Lesion(place[1], (), None, status, reason))
+        looked_for = () if ending is Ending.OUTSIDE else _nothing_here(sighting)
+        lesions.append(Lesion(place[1], looked_for, None, status, reason))
         if self.ended.get(place[1], Lesion("")).status is not status:
             by_model = status is Status.FAILED or self.follower is not None
-            links.append(Link(place, index, ending, reason, None, "model" if by_model else "rule"))
+            sure = gone_confidence(sighting) if sighting is not None and ending is Ending.VANISHED else None
+            links.append(Link(place, index, ending, reason, sure, "model" if by_model else "rule"))
         self.ended[place[1]] = lesions[-1]
 
     def _outlines(self, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
@@ -233,14 +244,15 @@ class _Chain:
         found = [outlines[i][0] for i in distinct([mask for _, mask in outlines])]
         if not found:
             for item in want.group:
-                self._end(index, item.place, Ending.UNSURE, answers[0].reason, lesions=lesions, links=links)
+                reason, seen = answers[0].reason, item.sighting
+                self._end(index, item.place, Ending.UNSURE, reason, lesions=lesions, links=links, sighting=seen)
             return
         name = want.keeper.lesion.id
         ids = [name, *(self._fresh_id(name, n) for n in range(1, len(found)))]
         parts = [replace(lesion, id=lesion_id) for lesion_id, lesion in zip(ids, found, strict=True)]
         lesions.extend(parts)
         for item in want.group:
-            confidence = _link_confidence(item, parts[0])
+            confidence = found_confidence(item, join([one.mask for one in parts if one.mask is not None]))
             reason = "" if item is want.keeper else f"merged into lesion {name}"
             if item is not want.keeper:
                 lesions.append(Lesion(item.lesion.id, (), None, Status.ABSENT, reason))
@@ -250,9 +262,11 @@ class _Chain:
         self.last_seen.update({part.id: (index, part.id) for part in parts})
 
     def _by_reader(self, index: int) -> tuple[list[Lesion], list[Link]]:
-        """A scan in which a reader said where the lesions are."""
+        """A scan in which a reader said where the lesions are. Clicks that only say no mean that one is gone."""
         timepoint = self.timepoints[index]
-        placed = tuple(self.settings.verified[timepoint.name])
+        said = self.settings.verified[timepoint.name]
+        placed = tuple(lesion for lesion in said if any(is_positive(prompt) for prompt in lesion.prompts))
+        gone = {lesion.id: lesion for lesion in said if lesion not in placed}
         lesions = list(segment_timepoint(timepoint.with_lesions(placed), self.segmenter, self._volume(index)).lesions)
         links: list[Link] = []
         for lesion in lesions:
@@ -264,9 +278,12 @@ class _Chain:
             elif before is not None:
                 links.append(Link(before, index, Ending.UNSURE, lesion.reason, None, "reader"))
         for lesion_id in [known for known in self.last_seen if known not in {lesion.id for lesion in placed}]:
-            reason = "not among the lesions that a reader placed"
+            reason = (
+                "said to be gone by a reader" if lesion_id in gone else "not among the lesions that a reader placed"
+            )
             links.append(Link(self.last_seen.pop(lesion_id), index, Ending.VANISHED, reason, 1.0, "reader"))
-            lesions.append(Lesion(lesion_id, (), None, Status.ABSENT, reason))
+            where = gone[lesion_id].prompts if lesion_id in gone else ()
+            lesions.append(Lesion(lesion_id, where, None, Status.ABSENT, reason))
         return lesions, links
 
     def _fresh_id(self, lesion_id: str, ahead: int) -> str:
@@ -318,10 +335,8 @@ def _name_of(link: Link) -> str:
     return link.before[1] if link.before is not None else link.after[1] if isinstance(link.after, tuple) else ""
 
 
-def _link_confidence(item: Carried, found: Lesion) -> float | None:
-    """A rule, not a calibrated probability: contrast that is left, times nearness to the carried-over place."""
-    if found.mask is None or not item.sighting.decisive or item.sighting.carried.is_empty:
-        return None
-    diameter_mm = item.mask.equivalent_diameter_mm
-    shift_mm = float(np.linalg.norm(found.mask.centroid_mm - item.sighting.carried.centroid_mm))
-    return float(np.clip(item.sighting.likeness * np.exp(-((shift_mm / (diameter_mm + 4.0)) ** 2)), 0.0, 1.0))
+def _nothing_here(sighting: Sighting | None) -> tuple[Prompt, ...]:
+    """Where a lesion was looked for, as a click that says that nothing was there."""
+    if sighting is None or sighting.carried.is_empty:
+        return ()
+    return (Click(sighting.carried.deepest_mm, positive=False),)

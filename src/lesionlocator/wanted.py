@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lesionlocator.case import Lesion, Place
+from lesionlocator.case import Lesion, Place, Status
 from lesionlocator.locate import Sighting
-from lesionlocator.parts import common, count_parts, join, touch
+from lesionlocator.parts import common, count_parts, join, share_out, touch
 from lesionlocator.prompt import Prompt, Shape
 from lesionlocator.volume import Mask
 
@@ -38,6 +38,29 @@ class Wanted:
 def wanted(present: Sequence[Carried]) -> list[Wanted]:
     """What to ask for, for all lesions that are there. Lesions that met are asked for as one."""
     return [Wanted(tuple(group), _asks(group)) for group in _merged_groups(present)]
+
+
+def taken_apart(asked: Sequence[Wanted], answers: Sequence[Sequence[Lesion]]) -> list[list[Lesion]]:
+    """The answers, with what outlines of different lesions share given to the one whose place is nearer.
+
+    No two lesions have one place. One of which nothing is left says so, and has no outline.
+    """
+    owners = [number for number, found in enumerate(answers) for one in found if one.mask is not None]
+    known = [one for found in answers for one in found if one.mask is not None]
+    places = [_place(asked[number]) for number in owners]
+    masks = share_out([one.mask for one in known if one.mask is not None], places, owners)
+    left = iter(masks)
+    return [[one if one.mask is None else _with_what_is_left(one, next(left)) for one in found] for found in answers]
+
+
+def _place(want: Wanted) -> Mask:
+    return want.keeper.sighting.carried
+
+
+def _with_what_is_left(lesion: Lesion, mask: Mask) -> Lesion:
+    if not mask.is_empty:
+        return replace(lesion, mask=mask)
+    return replace(lesion, mask=None, status=Status.FAILED, reason="what was outlined there is another lesion's")
 
 
 def _asks(group: Sequence[Carried]) -> tuple[tuple[Prompt, ...], ...]:
