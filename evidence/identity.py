@@ -85,7 +85,7 @@ def counted(count, off_mm, patients):
     }  # fmt: skip
 
 
-def patient(count, off_mm, draw):
+def patient(count, off_mm, draw, lesion_hu=LESION):
     """Two visits: balls in clusters, a tenth of them gone later, the rest grown or shrunk, all displaced smoothly."""
     balls = cluster(count, draw)
     vessels = [
@@ -93,11 +93,11 @@ def patient(count, off_mm, draw):
     ]
     vessels = [one for one in vessels if all(np.linalg.norm(one.at - b.at) > one.radius + b.radius + 4 for b in balls)]
     move = displacement(off_mm, draw)
-    first = scan(balls, vessels, draw)
+    first = scan(balls, vessels, draw, lesion_hu)
     later = [Ball(b.at + move(b.at), b.radius * draw.uniform(0.8, 1.1)) for b in balls]
     gone = set(draw.choice(count, max(1, count // 10), replace=False).tolist())
     stay = [i for i in range(count) if i not in gone]
-    second = scan([later[i] for i in stay], [Ball(v.at + move(v.at), v.radius) for v in vessels], draw)
+    second = scan([later[i] for i in stay], [Ball(v.at + move(v.at), v.radius) for v in vessels], draw, lesion_hu)
     masks = {str(i + 1): ball_mask(ball) for i, ball in enumerate(balls)}
     case = true_case([(first, masks), (second, {str(i + 1): ball_mask(later[i]) for i in stay})])
     lesions = tuple(Lesion(name, (), mask, Status.OUTLINED) for name, mask in masks.items())
@@ -147,12 +147,12 @@ def inside(ball):
     return squared <= ball.radius**2
 
 
-def scan(balls, vessels, draw):
+def scan(balls, vessels, draw, lesion_hu):
     array = np.full(SHAPE, FAT)
     for one in vessels:
         array[inside(one)] = VESSEL
     for one in balls:
-        array[inside(one)] = LESION
+        array[inside(one)] = lesion_hu
     array = ndimage.gaussian_filter(array, 0.4) + draw.normal(0, NOISE, SHAPE)
     return Volume(array.astype(np.int16), grid(), "CT")
 

@@ -70,15 +70,15 @@ def locate_all(scenes: Sequence[Scene]) -> list[list[Sighting]]:
     The places are settled first, for all lesions at once (`settle.py`). Then at each place: voxels on the lesion's
     side of the half-way intensity between lesion and surroundings, near the carried-over mask, that were not there
     already (in the aligned baseline) as something else. Parts are shared out: one that lies more on another lesion's
-    place, or that another lesion claimed, is left to that one. A lesion of which nothing is seen at its place, but
-    which claimed a spot near by that is no other lesion's, is looked for there.
+    place, or that another lesion claimed, is left to that one. A lesion of which nothing or a rim is seen at its
+    place, but which claimed a spot near by that is no other lesion's, is looked for there.
     """
     sought = [one for scene in scenes for one in seek(scene)]
     settled = settle(sought)
     placed = [one.shifted(place.shift_mm) for one, place in zip(sought, settled, strict=True)]
     seen = [_look_again(index, placed, settled) for index in range(len(placed))]
     for index, place in enumerate(settled):
-        if not seen[index].decisive or seen[index].parts or place.claim is None:
+        if place.claim is None or not _is_beside(place.claim.mask, seen[index]):
             continue
         if _is_taken(place.claim.mask, index, seen):
             continue
@@ -88,6 +88,14 @@ def locate_all(scenes: Sequence[Scene]) -> list[list[Sighting]]:
             seen[index] = replace(again, strayed_mm=place.apart_mm)
     found = iter(seen)
     return [[next(found) for _ in scene.lesions] for scene in scenes]
+
+
+def _is_beside(spot: Mask, seen: Sighting) -> bool:
+    """Whether a claimed spot was missed at the place: nothing is seen there, or only a rim of the spot."""
+    if not seen.decisive:
+        return False
+    covered = sum(int(place_on(part, spot.geometry)[spot.array].sum()) for part in seen.parts)
+    return covered < 0.5 * spot.voxels and all(place_on(spot, part.geometry)[part.array].any() for part in seen.parts)
 
 
 def _is_taken(spot: Mask, index: int, seen: Sequence[Sighting]) -> bool:

@@ -43,7 +43,7 @@ _MADE_UP = Story(
     "visits made from it: one of the tumours vanishes, and one breaks in two.",
 )
 
-_APART_MM = np.array([3.0, 9.0, 4.0])
+_APART_MM = np.array([3.0, 9.5, 1.0])
 """From the middle of the lesion that breaks in two to each of its parts."""
 
 
