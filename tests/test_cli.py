@@ -144,6 +144,18 @@ def test_proposals_accepted_unchanged_say_what_the_model_said_by_the_readers_wor
     ]
 
 
+def test_candidates_for_new_lesions_are_written_for_a_reader_and_enter_no_table(visits, tmp_path, capsys):
+    prompts = save_prompts(tmp_path / "p.json", [{"id": "2", "box": box_of(LEFT)}])
+    run(
+        capsys, "track", visits / "bl.nii.gz", visits / "fu.nii.gz", "--prompts", prompts, "--align", "header",
+        "--find-new", "--out", tmp_path / "out",
+    )  # fmt: skip
+    written = json.loads((tmp_path / "out" / "fu_new.json").read_text())
+    assert written["scan"] == "fu" and len(written["lesions"]) <= 10
+    assert all("candidate" in lesion["note"] and 0 < lesion["confidence"] < 1 for lesion in written["lesions"])
+    assert {row["lesion_id"] for row in rows(tmp_path / "out" / "lesions.csv")} == {"2"}
+
+
 def test_verified_prompts_are_followed_and_said_to_be_the_readers(visits, tmp_path, capsys):
     verified = save_prompts(tmp_path / "checked.json", [{"id": "9", "box": box_of(LOW)}], scan="fu")
     code, *_ = run(

@@ -15,7 +15,7 @@ from lesionlocator.scene import (
     Scene,
     Sought,
     alike,
-    gain_between,
+    gain_of,
     place_on,
     seek,
     share_inside,
@@ -216,4 +216,4 @@ class _Region:
 
     def _gain(self) -> float:
         tissue = self.distance > self.rules.tolerance_mm
-        return gain_between(self.scene, self.baseline, self.followup, tissue)
+        return gain_of(self.scene.followup.modality, self.baseline, self.followup, tissue)

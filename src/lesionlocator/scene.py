@@ -124,11 +124,14 @@ def smoothed(array: Float[np.ndarray, "d h w"], grid: Geometry) -> Float[np.ndar
     return ndimage.gaussian_filter(array, np.minimum(0.7, 0.7 / grid.spacing_mm))
 
 
-def gain_between(
-    scene: Scene, before: Float[np.ndarray, "d h w"], now: Float[np.ndarray, "d h w"], tissue: Bool[np.ndarray, "d h w"]
+def gain_of(
+    modality: str,
+    before: Float[np.ndarray, "d h w"],
+    now: Float[np.ndarray, "d h w"],
+    tissue: Bool[np.ndarray, "d h w"],
 ) -> float:
     """MR has no unit: the follow-up's scale against the baseline's, from the tissue around. 1 for CT and PET."""
-    if scene.followup.modality != "MR":
+    if modality != "MR":
         return 1.0
     known = tissue & (before > 0) & (now > 0)
     if np.count_nonzero(known) < 20:

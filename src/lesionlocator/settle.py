@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from lesionlocator.geometry import Geometry
-from lesionlocator.scene import Sought, alike, gain_between, place_on, smoothed, surroundings
+from lesionlocator.scene import Sought, alike, gain_of, place_on, smoothed, surroundings
 from lesionlocator.volume import Mask
 
 REACH_MM = 16.0
@@ -180,7 +180,7 @@ def _around(index: int, sought: Sequence[Sought]) -> tuple[list[Spot], list[Spot
     now, before = one.on(grid)
     places = np.logical_or.reduce([place_on(other.carried, grid) for other in sought])
     tissue = ~ndimage.binary_dilation(places, iterations=2)
-    gain = gain_between(one.scene, before, now, tissue)
+    gain = gain_of(one.scene.followup.modality, before, now, tissue)
     look = one.look
     spots = _spots(now, grid, (gain * look.around, gain * look.inside, gain * look.inside_spread), one)
     known = _spots(before, grid, (look.around, look.inside, look.inside_spread), one)
