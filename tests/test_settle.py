@@ -78,17 +78,6 @@ def test_lesions_last_seen_at_different_visits_are_judged_together():
     assert gone.parts == () and len(there.parts) == 1
 
 
-def test_swapped_names_are_caught_where_the_carried_place_lies_nearer_the_neighbour():
-    segmenter = load_segmenter("intensity")
-    balls = {str(n): ball for n, ball in enumerate(ROW, start=1)}
-    case = story(balls, visit(1, ROW), masks=True)
-    followed = track_case(case, segmenter, settings=Following(lambda _one, _other: wrong_by(9.0)))
-    for name, ball in balls.items():
-        lesion = followed.timepoints[1].lesion(name)
-        assert lesion is not None and lesion.mask is not None
-        assert lesion.mask.centroid_mm == pytest.approx([ball.x, ball.y, ball.z], abs=1.5)
-
-
 def test_what_two_outlines_share_goes_to_the_lesion_whose_place_is_nearer():
     one, other = ball_mask(Ball(-8, 0, 0, 7), grid()), ball_mask(Ball(8, 0, 0, 7), grid())
     both = Mask.from_array(one.on(grid()) | other.on(grid()), grid())

@@ -21,6 +21,8 @@ _RADII_MM = (3.5, 5.5, 8.5)
 """Radii of the balls that are looked for; a lesion is seen from about half the least to twice the largest."""
 _STANDS_OUT = 5.0
 """Spreads of the difference between the scans by which a ball has to stand out."""
+_GAINED = 0.4
+"""And by which share of its answer it has to be new: what was there before at two thirds of it is not."""
 _WOBBLE_MM = 5.0
 """An alignment is trusted to this: what the baseline shows so near by is not new."""
 _EDGE_MM = 8.0
@@ -110,7 +112,8 @@ def _peaks(
     for sign in (1.0, -1.0):
         # The strongest answer that the baseline has near by is what has to be beaten.
         gained = sign * now - np.maximum(ndimage.maximum_filter(sign * before, size), 0.0)
-        tops = (gained == ndimage.maximum_filter(gained, size)) & allowed & (gained > _STANDS_OUT * spread)
+        enough = (gained > _STANDS_OUT * spread) & (gained > _GAINED * sign * now)
+        tops = (gained == ndimage.maximum_filter(gained, size)) & allowed & enough
         for index in np.argwhere(tops):
             strength = float(gained[tuple(index)]) / spread
             at_mm = grid.index_to_world(index[None].astype(float))[0]

@@ -136,7 +136,7 @@ class _Region:
 
     def __init__(self, index: int, placed: Sequence[Sought], settled: Sequence[Settled]) -> None:
         one = placed[index]
-        self.rules, self.scene = one.scene.rules, one.scene
+        self.one, self.rules, self.scene = one, one.scene.rules, one.scene
         diameter_mm = one.carried.equivalent_diameter_mm
         self.reach_mm = float(np.clip(diameter_mm / 4, *self.rules.reach_mm))
         self.merge_mm = float(np.clip(diameter_mm / 2, *self.rules.merge_mm))
@@ -162,9 +162,9 @@ class _Region:
         level = gain * look.inside
         if (level - around) * look.contrast <= 0:
             around = gain * look.around
-        smooth_now = smoothed(self.followup, self.grid)
+        smooth_now = smoothed(self.followup, self.grid, self.one)
         now = alike(smooth_now, around, level, gain * look.inside_spread)
-        before = alike(smoothed(self.baseline, self.grid), look.around, look.inside, look.inside_spread)
+        before = alike(smoothed(self.baseline, self.grid, self.one), look.around, look.inside, look.inside_spread)
         # A voxel of slack on what was there before: alignments are not exact at the border of a vessel or a rib.
         explained = ndimage.binary_dilation(before & ~ndimage.binary_dilation(any_lesion, _EVERYWHERE)) & ~any_lesion
         found = now & ~explained & (self.distance <= self.merge_mm)

@@ -13,6 +13,10 @@ from lesionlocator.geometry import AffineMap, Alignment, Geometry
 from lesionlocator.resample import resample, warp
 from lesionlocator.volume import Mask, Volume
 
+_CLEAR = 6.0
+"""A lesion with a contrast of so many spreads is clear of noise without more smoothing."""
+_FAINT_VOXELS = 0.9
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -119,9 +123,16 @@ def alike(array: Float[np.ndarray, "d h w"], around: float, inside: float, sprea
     return (sign * (array - (around + inside) / 2) > 0) & (beyond < max(abs(contrast), 4 * spread))
 
 
-def smoothed(array: Float[np.ndarray, "d h w"], grid: Geometry) -> Float[np.ndarray, "d h w"]:
-    """Without the specks that noise makes: half a voxel or 0.7 mm of smoothing keeps a lesion of a few voxels."""
-    return ndimage.gaussian_filter(array, np.minimum(0.7, 0.7 / grid.spacing_mm))
+def smoothed(array: Float[np.ndarray, "d h w"], grid: Geometry, one: Sought) -> Float[np.ndarray, "d h w"]:
+    """Without the specks that noise makes, which would pass for parts of the lesion and join it with its neighbours.
+
+    Half a voxel or 0.7 mm of smoothing keeps a lesion of a few voxels; one that hardly stands out from its
+    surroundings needs more, up to a sixth of its diameter.
+    """
+    sigma = np.minimum(0.7, 0.7 / grid.spacing_mm)
+    if one.look.spreads < _CLEAR:
+        sigma = np.maximum(sigma, np.minimum(_FAINT_VOXELS, one.mask.equivalent_diameter_mm / 6 / grid.spacing_mm))
+    return ndimage.gaussian_filter(array, sigma)
 
 
 def gain_of(

@@ -192,7 +192,7 @@ def _spots(
 ) -> list[Spot]:
     """Connected parts on the lesion's side of half-way that lie wholly in the grid and have about its size."""
     around, inside, spread = look
-    smooth = smoothed(array, grid)
+    smooth = smoothed(array, grid, one)
     labels, count = ndimage.label(alike(smooth, around, inside, spread))
     if not count:
         return []
