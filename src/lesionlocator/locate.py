@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -116,9 +117,12 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
         agreement=_agreement(one),
         stands_out=one.look.spreads,
     )
-    if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.decisive:
+    if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.of_one_kind:
         return blank
     region = _Region(index, placed, settled)
+    if not one.decisive:
+        # Among tissues of many kinds its own brightness says little; what has changed at its place may say more.
+        return replace(blank, decisive=True) if region.has_faded(one.look) else blank
     found, likeness = region.lesion_like(one.look)
     parts = region.parts(found)
     around = region.connected(found, parts)
@@ -171,6 +175,34 @@ class _Region:
         near = found & (self.distance <= self.rules.tolerance_mm)
         left = float(np.median(smooth_now[near])) - around if near.any() else 0.0
         return found, float(np.clip(left / (level - around), 0.0, 1.0)) if level != around else 0.0
+
+    def has_faded(self, look: Look) -> bool:
+        """Whether the place became clearly unlike the lesion, by far more than its surroundings have changed."""
+        place = self.places[self.index]
+        sign = 1.0 if look.contrast >= 0 else -1.0
+        now, before = (smoothed(array, self.grid, self.one) for array in (self.followup, self._gain() * self.baseline))
+        change = sign * (now - before)
+        shell = (self.distance > self.rules.tolerance_mm) & ~np.logical_or.reduce(self.places)
+        if not shell.any() or place.sum() < 2:
+            return False
+        usual = float(np.median(change[shell]))
+        spread = 1.4826 * float(np.median(np.abs(change[shell] - usual)))
+        lost = usual - float(np.median(change[place]))
+        if lost < self.rules.lost_spreads * max(spread, 1e-6):
+            return False
+        return self._least_unlike(now, before) > 0.5 * lost
+
+    def _least_unlike(self, now: Float[np.ndarray, "d h w"], before: Float[np.ndarray, "d h w"]) -> float:
+        """How unlike the lesion the follow-up is where it is most like it: an alignment may be some millimetres off."""
+        at = np.argwhere(self.places[self.index])
+        reach = np.round(self.rules.tolerance_mm / self.grid.spacing_mm).astype(int)
+        steps = [np.unique([-n, -n // 2, 0, n // 2, n]) for n in reach]
+        was = before[tuple(at.T)]
+        last = np.array(self.grid.shape) - 1
+        return min(
+            float(np.median(np.abs(now[tuple(np.clip(at + step, 0, last).T)] - was)))
+            for step in itertools.product(*steps)
+        )
 
     def parts(self, found: Bool[np.ndarray, "d h w"]) -> list[Mask]:
         """Connected parts that come near this lesion's place and belong to no other, largest first."""

@@ -36,6 +36,8 @@ class Rules:
     """The smallest part of a split, as a share of all its parts."""
     stands_out: float = 1.0
     """A baseline contrast below this many spreads of the surroundings cannot be recognised again."""
+    lost_spreads: float = 5.0
+    """Such a lesion is gone if its place lost this many times what its surroundings changed by."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,12 @@ class Sought:
     @property
     def decisive(self) -> bool:
         """Whether it could be told again from what lies around it."""
-        alike_scans = self.scene.baseline.modality == self.scene.followup.modality
-        return alike_scans and self.look.stands_out(self.scene.rules.stands_out)
+        return self.of_one_kind and self.look.stands_out(self.scene.rules.stands_out)
+
+    @property
+    def of_one_kind(self) -> bool:
+        """Whether both scans' brightness can be compared."""
+        return self.scene.baseline.modality == self.scene.followup.modality
 
     def shifted(self, by_mm: Float[np.ndarray, "3"]) -> Sought:
         """The same lesion with an alignment that takes it further by so much."""
