@@ -9,12 +9,14 @@ from lesionlocator.parts import join
 from lesionlocator.volume import Mask
 from lesionlocator.wanted import Carried
 
-# Fitted by evidence/confidence.py on pairs and chains of the released recipe and on phantoms; see its page. Each
-# weight's sign is the one that a reader expects, so that more of what speaks for a link never lowers it.
+# Fitted by evidence/following.py on pairs and chains of the released recipe and on phantoms (docs/evidence/following.md
+# has them, and what they are worth). No weight but the first may be below nought, so that more of what speaks for a link
+# never lowers it.
 _FOUND = {
-    "begin": -1.56, "likeness": 0.47, "agreement": 1.29, "kept_size": 1.08, "near": 0.56, "as_seen": 0.39, "alone": 1.46
+    "begin": -1.91, "likeness": 0.47, "agreement": 0.89, "kept_size": 0.61, "near": 0.63, "as_seen": 0.49,
+    "alone": 0.93, "contrast": 0.0, "large": 1.44,
 }  # fmt: skip
-_GONE = {"begin": 0.3, "agreement": 0.5, "contrast": 0.5, "faded": 0.5}
+_GONE = {"begin": 0.32, "agreement": 0.17, "contrast": 0.08, "faded": 0.0}
 
 
 def found_confidence(item: Carried, outline: Mask) -> float:
@@ -41,6 +43,8 @@ def found_evidence(item: Carried, outline: Mask) -> dict[str, float]:
         "near": float(np.exp(-((off_mm / (diameter_mm / 2 + 3.0)) ** 2))),
         "as_seen": _dice(outline, join(seen.parts)) if seen.parts else 0.0,
         "alone": 0.0 if seen.settled is None else seen.settled.sureness,
+        "contrast": float(np.clip(seen.stands_out / 6.0, 0.0, 1.0)),
+        "large": float(1 - np.exp(-item.mask.voxels / 150)),
     }
 
 
