@@ -9,9 +9,9 @@ from lesionlocator.parts import join
 from lesionlocator.volume import Mask
 from lesionlocator.wanted import Carried
 
-# Fitted by evidence/following.py on pairs and chains of the released recipe and on phantoms (docs/evidence/following.md
-# has them, and what they are worth). No weight but the first may be below nought, so that more of what speaks for a link
-# never lowers it.
+# Fitted by evidence/following.py on pairs and chains of the released recipe and on phantoms; docs/evidence/following.md
+# has them, and what they are worth. None but the first may be below nought, so that more of what speaks for a link
+# never lowers it; a weight of nought is what the fit made of that fact.
 _FOUND = {
     "begin": -1.91, "likeness": 0.47, "agreement": 0.89, "kept_size": 0.61, "near": 0.63, "as_seen": 0.49,
     "alone": 0.93, "contrast": 0.0, "large": 1.44,
