@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy import ndimage
 
 from lesionlocator.case import Lesion
 from lesionlocator.demo.chest import draw_chest
 from lesionlocator.demo.followup import Change, make_followup
-from lesionlocator.demo.lesions import Painted, paint
+from lesionlocator.demo.lesions import Painted, free_sites, paint
 from lesionlocator.formats import write_prompts, write_volume
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box
@@ -69,7 +68,9 @@ def pair(folder: Path, count: int) -> Path:
     draw = np.random.default_rng(count)
     small, _ = draw_chest((), draw)
     scan = enlarged(small)
-    places = sites(scan, count, draw)
+    places = free_sites(scan, [], count, _APART_MM)
+    if len(places) < count:
+        raise SystemExit(f"room for {len(places)} lesions only")
     sizes = draw.uniform(3.5, 7.0, count)
     grown = sizes * draw.uniform(0.85, 1.25, count)
     first, masks = paint(scan, painted(places, sizes))
@@ -98,18 +99,6 @@ def enlarged(scan: Volume) -> Volume:
     affine[:3, :3] *= factor
     grid = Geometry(SHAPE, affine)
     return replace(scan, array=np.round(resample(scan, grid)).astype(np.int16), geometry=grid)
-
-
-def sites(scan: Volume, count: int, draw: np.random.Generator) -> list[Float[np.ndarray, "3"]]:
-    """Places in the lungs, some of them near neighbours."""
-    thin = scan.array[::4, ::6, ::6]
-    lung = ndimage.binary_erosion((thin > -950) & (thin < -650), iterations=2)
-    places = scan.geometry.index_to_world(draw.permutation(np.argwhere(lung)) * np.array([4.0, 6.0, 6.0]))
-    found: list[Float[np.ndarray, "3"]] = []
-    for place in places:
-        if len(found) < count and all(np.linalg.norm(place - other) > _APART_MM for other in found):
-            found.append(place)
-    return found
 
 
 def measured(here: Path, model: str) -> dict[str, object]:

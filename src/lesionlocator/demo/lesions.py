@@ -29,7 +29,9 @@ class Painted:
     shape: int = 0
 
 
-def free_sites(scan: Volume, lesions: Sequence[Mask], count: int) -> list[Float[np.ndarray, "3"]]:
+def free_sites(
+    scan: Volume, lesions: Sequence[Mask], count: int, apart_mm: float = _APART_MM
+) -> list[Float[np.ndarray, "3"]]:
     """Places inside the lungs with few vessels, far from each other and from the lesions; fewer if there is no room."""
     small = _coarse(scan)
     lung = _lungs(small)
@@ -42,7 +44,7 @@ def free_sites(scan: Volume, lesions: Sequence[Mask], count: int) -> list[Float[
     for place in small.geometry.index_to_world(at[order].astype(float)):
         if len(found) == count:
             break
-        if all(np.linalg.norm(place - other) > _APART_MM for other in [*taken, *found]):
+        if all(np.linalg.norm(place - other) > apart_mm for other in [*taken, *found]):
             found.append(place)
     return found
 
