@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -101,7 +102,7 @@ def enlarged(scan: Volume) -> Volume:
     return replace(scan, array=np.round(resample(scan, grid)).astype(np.int16), geometry=grid)
 
 
-def measured(here: Path, model: str) -> dict[str, object]:
+def measured(here: Path, model: str) -> dict[str, Any]:
     """One run in a process of its own."""
     began = time.perf_counter()
     command = [sys.executable, __file__, "--run", str(here), "--model", model]
