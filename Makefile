@@ -14,7 +14,7 @@ INSTALL = ($(PIP) -c constraints.txt -e $(1) || { \
 	echo "constraints.txt cannot be met here: taking the newest versions that pyproject.toml allows" >&2; $(PIP) -e $(1); })
 
 help:
-	@echo "make demo      outline a lesion and follow it to a second scan, with a picture"
+	@echo "make demo      outline lesions and follow them over three scans, with a picture"
 	@echo "make test      set up, check style, types and layers, run the tests"
 	@echo "make serve     the reading room on the cases in CASES=folder (node and npm make its page; make page: it alone)"
 	@echo "make lint      the checks alone          make format    apply the style"

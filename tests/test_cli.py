@@ -121,7 +121,39 @@ def test_track_follows_links_and_ends_every_lesion(visits, tmp_path, capsys):
     assert np.array_equal(np.asarray(nib.load(tmp_path / "bl_lesion_2.nii.gz").dataobj) > 0, given)
     proposed = json.loads((tmp_path / "fu_proposed.json").read_text())
     confidences = [lesion["confidence"] for lesion in proposed["lesions"]]
-    assert proposed["scan"] == "fu" and len(confidences) == 2 and confidences == sorted(confidences)
+    assert proposed["scan"] == "fu" and len(confidences) == 3 and confidences == sorted(confidences)
+    (gone,) = [lesion for lesion in proposed["lesions"] if lesion["id"] == "5"]
+    assert "seems to be gone" in gone["note"]
+    assert [click["positive"] for click in gone["clicks"]] == [False] and "box" not in gone
+    pictures = sorted(path.name for path in (tmp_path / "fu_proposed").iterdir())
+    assert pictures == [f"{n:02d}_lesion_{one['id']}.png" for n, one in enumerate(proposed["lesions"], start=1)]
+
+
+def test_proposals_accepted_unchanged_say_what_the_model_said_by_the_readers_word(visits, tmp_path, capsys):
+    scans = visits / "bl.nii.gz", visits / "fu.nii.gz"
+    track = ("track", *scans, "--prompts", visits / "labels.nii.gz", "--align", "header")
+    run(capsys, *track, "--propose", "--out", tmp_path / "proposed")
+    code, *_ = run(
+        capsys, *track, "--verified", tmp_path / "proposed" / "fu_proposed.json", "--out", tmp_path / "checked"
+    )
+    assert code == 0
+    assert [(r["lesion_id"], r["event"], r["decided_by"]) for r in rows(tmp_path / "checked" / "links.csv")] == [
+        ("2", "same", "reader"),
+        ("5", "vanished", "reader"),
+        ("9", "same", "reader"),
+    ]
+
+
+def test_candidates_for_new_lesions_are_written_for_a_reader_and_enter_no_table(visits, tmp_path, capsys):
+    prompts = save_prompts(tmp_path / "p.json", [{"id": "2", "box": box_of(LEFT)}])
+    run(
+        capsys, "track", visits / "bl.nii.gz", visits / "fu.nii.gz", "--prompts", prompts, "--align", "header",
+        "--find-new", "--out", tmp_path / "out",
+    )  # fmt: skip
+    written = json.loads((tmp_path / "out" / "fu_new.json").read_text())
+    assert written["scan"] == "fu" and len(written["lesions"]) <= 10
+    assert all("candidate" in lesion["note"] and 0 < lesion["confidence"] < 1 for lesion in written["lesions"])
+    assert {row["lesion_id"] for row in rows(tmp_path / "out" / "lesions.csv")} == {"2"}
 
 
 def test_verified_prompts_are_followed_and_said_to_be_the_readers(visits, tmp_path, capsys):

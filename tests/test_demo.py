@@ -1,5 +1,6 @@
 """The demo: what is fetched, what is made up, and what comes out."""
 
+import csv
 import hashlib
 import io
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from lesionlocator import demo
-from lesionlocator.demo import archive, chest, followup
+from lesionlocator.demo import archive, chest, followup, lesions
 from lesionlocator.errors import Refused
 from lesionlocator.formats import read_volume
 from lesionlocator.geometry import Geometry
@@ -297,6 +298,7 @@ def test_the_demo_leaves_scans_truth_results_a_picture_and_a_page(small_demo):
         "demo.png",
         "scans/baseline.nii.gz",
         "scans/followup.nii.gz",
+        "scans/followup_2.nii.gz",
         "scans/prompts.json",
         "truth/baseline_lesion_1.nii.gz",
         "truth/followup_lesion_2.nii.gz",
@@ -322,9 +324,37 @@ def test_the_table_says_what_was_found_and_what_is_true(small_demo):
     _, lines = small_demo
     table = lines[-1].splitlines()
     assert table[0].split()[:3] == ["scan", "lesion", "status"]
-    rows = [line.split() for line in table[2:]]
-    assert [row[:2] for row in rows] == [["baseline", "1"], ["baseline", "2"], ["followup", "1"], ["followup", "2"]]
-    assert float(rows[0][-1]) > 0.6
+    rows = {tuple(row[:2]): row for row in (line.split() for line in table[2:])}
+    assert set(rows) == {(scan, n) for scan in ("baseline", "followup", "followup_2") for n in "1234"} | {
+        ("followup_2", "5")
+    }
+    assert float(rows["baseline", "1"][-1]) > 0.6
+
+
+def test_one_lesion_of_the_demo_vanishes_and_one_breaks_in_two(small_demo):
+    page, _ = small_demo
+    with (page.parent / "result/links.csv").open(encoding="utf-8", newline="") as file:
+        links = [(r["lesion_id"], r["to_scan"], r["event"], r["to_lesion_id"]) for r in csv.DictReader(file)]
+    assert [link for link in links if link[1] == "followup"] == [(n, "followup", "same", n) for n in "1234"]
+    assert [link for link in links if link[1] == "followup_2"] == [
+        ("1", "followup_2", "same", "1"),
+        ("2", "followup_2", "same", "2"),
+        ("3", "followup_2", "vanished", ""),
+        ("4", "followup_2", "split", "4"),
+        ("4", "followup_2", "split", "5"),
+    ]
+
+
+def test_lesions_are_painted_in_free_lung_far_from_the_others(drawn):
+    volume, masks = drawn
+    sites = lesions.free_sites(volume, list(masks.values()), 2)
+    painted, added = lesions.paint(volume, {"3": [lesions.Painted(sites[0], 9.0)]})
+    assert len(sites) == 2
+    assert all(np.linalg.norm(site - mask.centroid_mm) > 60 for site in sites for mask in masks.values())
+    assert added["3"].volume_ml == pytest.approx(4 / 3 * np.pi * 0.9**3, rel=0.4)
+    where = added["3"].on(volume.geometry)
+    assert np.median(volume.array[where]) < -700 and np.median(painted.array[where]) > 0
+    assert np.array_equal(painted.array[:5], volume.array[:5])
 
 
 def test_a_damaged_archive_gives_a_warning_and_a_made_up_chest(tmp_path, monkeypatch, drawn):

@@ -1,69 +1,51 @@
-"""Where a lesion of one scan is in the next: what at its carried-over place still looks like it, in how many parts."""
+"""Lesions looked for again: what is seen of each in the follow-up scan, at its place and in how many parts."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from lesionlocator.geometry import Alignment, Geometry
-from lesionlocator.resample import resample, warp
-from lesionlocator.volume import Mask, Volume
+from lesionlocator.align import align_quality
+from lesionlocator.scene import (
+    Look,
+    Scene,
+    Sought,
+    alike,
+    gain_of,
+    place_on,
+    seek,
+    share_inside,
+    smoothed,
+    surroundings,
+)  # fmt: skip
+from lesionlocator.settle import Settled, settle
+from lesionlocator.volume import Mask
 
 _WORKING_SIDE = 96
 """Most voxels along an axis of the region in which a lesion is looked for; larger ones are seen more coarsely."""
 _EVERYWHERE = np.ones((3, 3, 3), bool)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What counts as a sighting. Lengths in mm, shares of the carried-over lesion's volume."""
-
-    inside_share: float = 0.5
-    """A lesion with less of it than this inside the follow-up scan is outside."""
-    tolerance_mm: float = 4.0
-    """How far off an alignment may be: what does not come this near the carried-over mask is another thing."""
-    reach_mm: tuple[float, float] = (4.0, 12.0)
-    """Each border of a lesion may have moved out by a quarter of its diameter, within these limits."""
-    merge_mm: tuple[float, float] = (6.0, 20.0)
-    """Lesions may have grown together over half of a diameter each, within these limits."""
-    present_share: float = 0.02
-    """Less than this that looks like the lesion is nothing."""
-    part_share: float = 0.10
-    """The smallest part of a split, as a share of all its parts."""
-    stands_out: float = 1.0
-    """A baseline contrast below this many spreads of the surroundings cannot be recognised again."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a lesion differs from its surroundings in the baseline scan, in that scan's intensities."""
-
-    inside: float
-    inside_spread: float
-    around: float
-    around_spread: float
-
-    @property
-    def contrast(self) -> float:
-        return self.inside - self.around
-
-    def stands_out(self, spreads: float) -> bool:
-        return abs(self.contrast) > max(spreads * self.around_spread, 1e-6)
+_AROUND_MM = 10.0
+_OWN_SHARE = 0.3
+"""A part that covers so much of a lesion's place is that lesion's, whoever else it belongs to: they have merged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What was found of one lesion at its carried-over place in the follow-up scan.
+    """What was found of one lesion at its place in the follow-up scan.
 
-    `carried` is its mask through the alignment; `inside` the share of the lesion that lies in the follow-up's grid;
-    `parts` what looks like it there, largest first (grids of their own, nearest the follow-up's), and `around` what
-    they are connected with further out, by which lesions that have merged are known. `decisive` is False where the
-    baseline lesion does not stand out from its surroundings, so that finding nothing means nothing.
-    `likeness` (0 to 1) is how much of the baseline's contrast is left.
+    `carried` is its mask through the alignment, moved to where all lesions together say that it is; `inside` the share
+    of the lesion that lies in the follow-up's grid; `parts` what looks like it there, largest first (grids of their
+    own, nearest the follow-up's), and `around` what they are connected with further out, by which lesions that have
+    merged are known. `decisive` is False where the baseline lesion does not stand out from its surroundings, so that
+    finding nothing means nothing. `likeness` (0 to 1) is how much of the baseline's contrast is left. `settled` is how
+    its place was decided; `strayed_mm` how far from there it was found, if nothing was at the place itself.
+    `agreement` (0 to 1) is how alike both scans are around the place; `stands_out` the lesion's contrast in the
+    baseline, in spreads of its surroundings.
     """
 
     carried: Mask
@@ -72,97 +54,107 @@ class Sighting:
     around: Mask | None = None
     decisive: bool = False
     likeness: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """Two aligned scans and the lesions of the baseline, whose masks are on the baseline's grid."""
-
-    baseline: Volume
-    followup: Volume
-    alignment: Alignment
-    lesions: Sequence[Mask]
-    rules: Rules = field(default_factory=Rules)
+    settled: Settled | None = None
+    strayed_mm: float = 0.0
+    agreement: float = 0.0
+    stands_out: float = 0.0
 
 
 def locate(scene: Scene) -> list[Sighting]:
-    """One sighting for every lesion of the baseline, in their order.
+    """One sighting for every lesion of the baseline, in their order. See `locate_all`."""
+    return locate_all([scene])[0]
 
-    Looks for voxels on the lesion's side of the half-way intensity between lesion and surroundings, near the
-    carried-over mask, that were not there already (in the aligned baseline) as something else. Parts are shared out:
-    one that lies more on another lesion's place is left to that one.
+
+def locate_all(scenes: Sequence[Scene]) -> list[list[Sighting]]:
+    """One sighting for every lesion of every scene; the scenes have one follow-up, and are judged together.
+
+    The places are settled first, for all lesions at once (`settle.py`). Then at each place: voxels on the lesion's
+    side of the half-way intensity between lesion and surroundings, near the carried-over mask, that were not there
+    already (in the aligned baseline) as something else. Parts are shared out: one that lies more on another lesion's
+    place, or that another lesion claimed, is left to that one. A lesion of which nothing or a rim is seen at its
+    place, but which claimed a spot near by that is no other lesion's, is looked for there.
     """
-    carried = [carry(mask, scene) for mask in scene.lesions]
-    return [_look_again(index, carried, scene) for index in range(len(scene.lesions))]
+    sought = [one for scene in scenes for one in seek(scene)]
+    settled = settle(sought)
+    placed = [one.shifted(place.shift_mm) for one, place in zip(sought, settled, strict=True)]
+    seen = [_look_again(index, placed, settled) for index in range(len(placed))]
+    for index, place in enumerate(settled):
+        if place.claim is None or not _is_beside(place.claim.mask, seen[index]):
+            continue
+        if _is_taken(place.claim.mask, index, seen):
+            continue
+        there = placed[index].shifted(place.claim.centre_mm - placed[index].carried.centroid_mm)
+        again = _look_again(index, [*placed[:index], there, *placed[index + 1 :]], settled)
+        if again.parts:
+            seen[index] = replace(again, strayed_mm=place.apart_mm)
+    found = iter(seen)
+    return [[next(found) for _ in scene.lesions] for scene in scenes]
 
 
-def carry(mask: Mask, scene: Scene) -> Mask:
-    """The mask in the follow-up; a lesion too small for the follow-up's voxels becomes the one at its middle."""
-    onto = scene.followup.geometry
-    moved = mask.warped(onto, scene.alignment)
-    if not moved.is_empty or mask.is_empty:
-        return moved
-    middle = scene.alignment.forward(mask.deepest_mm[None])
-    if not onto.contains(middle)[0]:
-        return moved
-    start, stop = onto.clip(*onto.around(middle)) or ((0, 0, 0), (1, 1, 1))
-    region = onto.crop(start, stop)
-    return Mask(np.ones(region.shape, bool), region)
+def _is_beside(spot: Mask, seen: Sighting) -> bool:
+    """Whether a claimed spot was missed at the place: nothing is seen there, or only a rim of the spot."""
+    if not seen.decisive:
+        return False
+    covered = sum(int(place_on(part, spot.geometry)[spot.array].sum()) for part in seen.parts)
+    return covered < 0.5 * spot.voxels and all(place_on(spot, part.geometry)[part.array].any() for part in seen.parts)
 
 
-def share_inside(mask: Mask, scene: Scene) -> float:
-    """How much of a baseline lesion lies inside the follow-up's grid; 0 for an empty mask."""
-    if mask.is_empty:
-        return 0.0
-    return float(np.mean(scene.followup.geometry.contains(scene.alignment.forward(mask.points_mm))))
+def _is_taken(spot: Mask, index: int, seen: Sequence[Sighting]) -> bool:
+    return any(
+        place_on(part, spot.geometry)[spot.array].any()
+        for i, one in enumerate(seen)
+        if i != index
+        for part in one.parts
+    )
 
 
-def look_of(volume: Volume, mask: Mask, others: Sequence[Mask] = ()) -> Look:
-    """Medians and robust spreads in a lesion and in the shell 2 to 8 mm around it, other lesions left out."""
-    region, inside = _surroundings(volume.geometry, mask, 8.0)
-    values = _finite(resample(volume, region))
-    distance = ndimage.distance_transform_edt(~inside, sampling=region.spacing_mm)
-    shell = (distance > min(2.0, float(region.spacing_mm.max()))) & (distance <= 8.0 + float(region.spacing_mm.max()))
-    for other in others:
-        shell &= ~other.placed(region).on(region)
-    if not shell.any():
-        shell = ~inside if not inside.all() else inside
-    return Look(*_median_and_spread(values[inside]), *_median_and_spread(values[shell]))
-
-
-def _look_again(index: int, carried: list[Mask], scene: Scene) -> Sighting:
-    rules, mask = scene.rules, scene.lesions[index]
-    inside = share_inside(mask, scene)
-    if inside < rules.inside_share or carried[index].is_empty:
-        return Sighting(carried[index], inside)
-    look = look_of(scene.baseline, mask, [other for i, other in enumerate(scene.lesions) if i != index])
-    decisive = look.stands_out(rules.stands_out) and scene.baseline.modality == scene.followup.modality
-    if not decisive:
-        return Sighting(carried[index], inside)
-    region = _Region(index, carried, scene)
-    found, likeness = region.lesion_like(look)
+def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]) -> Sighting:
+    one = placed[index]
+    blank = Sighting(
+        one.carried,
+        share_inside(one.mask, one.scene),
+        settled=settled[index],
+        agreement=_agreement(one),
+        stands_out=one.look.spreads,
+    )
+    if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.of_one_kind:
+        return blank
+    region = _Region(index, placed, settled)
+    if not one.decisive:
+        # Among tissues of many kinds its own brightness says little; what has changed at its place may say more.
+        return replace(blank, decisive=True) if region.has_faded(one.look) else blank
+    found, likeness = region.lesion_like(one.look)
     parts = region.parts(found)
-    return Sighting(carried[index], inside, tuple(parts), region.connected(found, parts), True, likeness)
+    around = region.connected(found, parts)
+    return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness)
+
+
+def _agreement(one: Sought) -> float:
+    """How alike both scans are around the lesion."""
+    radius_mm = one.mask.equivalent_diameter_mm / 2 + _AROUND_MM
+    return align_quality(one.scene.baseline, one.scene.followup, one.scene.alignment, one.mask.centroid_mm, radius_mm)
 
 
 class _Region:
-    """The follow-up around one carried-over lesion, with the aligned baseline and the other lesions on its grid."""
+    """The follow-up around one lesion's place, with the aligned baseline and the other lesions on its grid."""
 
-    def __init__(self, index: int, carried: list[Mask], scene: Scene) -> None:
-        self.rules, self.scene = scene.rules, scene
-        diameter_mm = carried[index].equivalent_diameter_mm
+    def __init__(self, index: int, placed: Sequence[Sought], settled: Sequence[Settled]) -> None:
+        one = placed[index]
+        self.one, self.rules, self.scene = one, one.scene.rules, one.scene
+        diameter_mm = one.carried.equivalent_diameter_mm
         self.reach_mm = float(np.clip(diameter_mm / 4, *self.rules.reach_mm))
         self.merge_mm = float(np.clip(diameter_mm / 2, *self.rules.merge_mm))
-        native, _ = _surroundings(scene.followup.geometry, carried[index], self.merge_mm + 6.0)
+        native, _ = surroundings(one.scene.followup.geometry, one.carried, self.merge_mm + 6.0)
         coarsest = np.maximum(native.spacing_mm, native.spacing_mm * np.array(native.shape) / _WORKING_SIDE)
         self.grid = native if np.allclose(coarsest, native.spacing_mm) else native.respaced(coarsest)
-        self.followup = _finite(resample(scene.followup, self.grid))
-        self.baseline = _finite(warp(scene.baseline, self.grid, scene.alignment.backward))
-        self.places = [mask.placed(self.grid).on(self.grid) for mask in carried]
+        self.followup, self.baseline = one.on(self.grid)
+        self.places = [place_on(other.carried, self.grid) for other in placed]
         self.index = index
         if not self.places[index].any():
-            start, stop = self.grid.clip(*self.grid.around(carried[index].deepest_mm[None])) or ((0, 0, 0), (1, 1, 1))
+            start, stop = self.grid.clip(*self.grid.around(one.carried.deepest_mm[None])) or ((0, 0, 0), (1, 1, 1))
             self.places[index][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = True
+        claims = [None if place.claim is None else place.claim.centre_mm for place in settled]
+        self.claimed = [None if at is None or not self.grid.contains(at[None])[0] else at for at in claims]
         self.distance = np.asarray(ndimage.distance_transform_edt(~self.places[index], sampling=self.grid.spacing_mm))
 
     def lesion_like(self, look: Look) -> tuple[Bool[np.ndarray, "d h w"], float]:
@@ -174,15 +166,43 @@ class _Region:
         level = gain * look.inside
         if (level - around) * look.contrast <= 0:
             around = gain * look.around
-        smooth_now = self._smoothed(self.followup)
-        alike = self._alike(smooth_now, around, level, gain * look.inside_spread)
-        before = self._alike(self._smoothed(self.baseline), look.around, look.inside, look.inside_spread)
+        smooth_now = smoothed(self.followup, self.grid, self.one)
+        now = alike(smooth_now, around, level, gain * look.inside_spread)
+        before = alike(smoothed(self.baseline, self.grid, self.one), look.around, look.inside, look.inside_spread)
         # A voxel of slack on what was there before: alignments are not exact at the border of a vessel or a rib.
         explained = ndimage.binary_dilation(before & ~ndimage.binary_dilation(any_lesion, _EVERYWHERE)) & ~any_lesion
-        found = alike & ~explained & (self.distance <= self.merge_mm)
+        found = now & ~explained & (self.distance <= self.merge_mm)
         near = found & (self.distance <= self.rules.tolerance_mm)
         left = float(np.median(smooth_now[near])) - around if near.any() else 0.0
         return found, float(np.clip(left / (level - around), 0.0, 1.0)) if level != around else 0.0
+
+    def has_faded(self, look: Look) -> bool:
+        """Whether the place became clearly unlike the lesion, by far more than its surroundings have changed."""
+        place = self.places[self.index]
+        sign = 1.0 if look.contrast >= 0 else -1.0
+        now, before = (smoothed(array, self.grid, self.one) for array in (self.followup, self._gain() * self.baseline))
+        change = sign * (now - before)
+        shell = (self.distance > self.rules.tolerance_mm) & ~np.logical_or.reduce(self.places)
+        if not shell.any() or place.sum() < 2:
+            return False
+        usual = float(np.median(change[shell]))
+        spread = 1.4826 * float(np.median(np.abs(change[shell] - usual)))
+        lost = usual - float(np.median(change[place]))
+        if lost < self.rules.lost_spreads * max(spread, 1e-6):
+            return False
+        return self._least_unlike(now, before) > 0.5 * lost
+
+    def _least_unlike(self, now: Float[np.ndarray, "d h w"], before: Float[np.ndarray, "d h w"]) -> float:
+        """How unlike the lesion the follow-up is where it is most like it: an alignment may be some millimetres off."""
+        at = np.argwhere(self.places[self.index])
+        reach = np.round(self.rules.tolerance_mm / self.grid.spacing_mm).astype(int)
+        steps = [np.unique([-n, -n // 2, 0, n // 2, n]) for n in reach]
+        was = before[tuple(at.T)]
+        last = np.array(self.grid.shape) - 1
+        return min(
+            float(np.median(np.abs(now[tuple(np.clip(at + step, 0, last).T)] - was)))
+            for step in itertools.product(*steps)
+        )
 
     def parts(self, found: Bool[np.ndarray, "d h w"]) -> list[Mask]:
         """Connected parts that come near this lesion's place and belong to no other, largest first."""
@@ -212,43 +232,20 @@ class _Region:
         if nearest > self.rules.tolerance_mm:
             return False
         ours = int(np.count_nonzero(part & self.places[self.index]))
+        if ours >= _OWN_SHARE * int(self.places[self.index].sum()):
+            return True
         others = [int(np.count_nonzero(part & place)) for i, place in enumerate(self.places) if i != self.index]
-        # A part that covers a good share of both places belongs to both: they have merged.
-        return ours >= max(others, default=0) or ours >= 0.3 * int(self.places[self.index].sum())
+        return ours >= max(others, default=0) and not self._is_claimed(part)
+
+    def _is_claimed(self, part: Bool[np.ndarray, "d h w"]) -> bool:
+        """Whether a part is another lesion's, and not this one's."""
+        owners = [i for i, at_mm in enumerate(self.claimed) if at_mm is not None and self._holds(part, at_mm)]
+        return bool(owners) and self.index not in owners
+
+    def _holds(self, part: Bool[np.ndarray, "d h w"], at_mm: Float[np.ndarray, "3"]) -> bool:
+        index = np.round(self.grid.world_to_index(at_mm[None])[0]).astype(int)
+        return bool(part[tuple(np.clip(index, 0, np.array(part.shape) - 1))])
 
     def _gain(self) -> float:
-        """MR has no unit: the follow-up's scale against the baseline's, from the tissue around. 1 for CT and PET."""
-        if self.scene.followup.modality != "MR":
-            return 1.0
-        tissue = (self.distance > self.rules.tolerance_mm) & (self.baseline > 0) & (self.followup > 0)
-        if np.count_nonzero(tissue) < 20:
-            return 1.0
-        return float(np.clip(np.median(self.followup[tissue]) / np.median(self.baseline[tissue]), 0.1, 10.0))
-
-    def _smoothed(self, array: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
-        # Noise makes specks; half a voxel or 0.7 mm of smoothing removes them and keeps a lesion of a few voxels.
-        return ndimage.gaussian_filter(array, np.minimum(0.7, 0.7 / self.grid.spacing_mm))
-
-    @staticmethod
-    def _alike(
-        array: Float[np.ndarray, "d h w"], around: float, inside: float, spread: float
-    ) -> Bool[np.ndarray, "d h w"]:
-        contrast = inside - around
-        sign = 1.0 if contrast >= 0 else -1.0
-        beyond = sign * (array - inside)
-        return (sign * (array - (around + inside) / 2) > 0) & (beyond < max(abs(contrast), 4 * spread))
-
-
-def _surroundings(geometry: Geometry, mask: Mask, margin_mm: float) -> tuple[Geometry, Bool[np.ndarray, "d h w"]]:
-    covered = geometry.clip(*geometry.around(mask.geometry.corners_mm, margin_mm)) or ((0, 0, 0), (1, 1, 1))
-    region = geometry.crop(*covered)
-    return region, mask.on(region)
-
-
-def _finite(array: Float[np.ndarray, "d h w"]) -> Float[np.ndarray, "d h w"]:
-    return np.nan_to_num(array, copy=False)
-
-
-def _median_and_spread(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    median = float(np.median(values))
-    return median, 1.4826 * float(np.median(np.abs(values - median)))
+        tissue = self.distance > self.rules.tolerance_mm
+        return gain_of(self.scene.followup.modality, self.baseline, self.followup, tissue)

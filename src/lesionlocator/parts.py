@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import ndimage
 
+from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Mask
 
 _EVERYWHERE = np.ones((3, 3, 3), bool)
@@ -17,6 +19,13 @@ def count_parts(mask: Mask, smallest_share: float = 0.1) -> int:
     labels, _ = ndimage.label(mask.array, _EVERYWHERE)
     sizes = np.bincount(np.asarray(labels).ravel())[1:]
     return int(np.count_nonzero(sizes >= max(1.0, smallest_share * mask.voxels)))
+
+
+def components(mask: Mask) -> list[Mask]:
+    """Its 26-connected parts, largest first."""
+    labels, count = ndimage.label(mask.array, _EVERYWHERE)
+    parts = [Mask.from_array(np.asarray(labels == label), mask.geometry) for label in range(1, count + 1)]
+    return sorted(parts, key=lambda part: -part.voxels)
 
 
 def touch(one: Mask, other: Mask) -> bool:
@@ -33,6 +42,47 @@ def shared_share(one: Mask, other: Mask) -> float:
     if smaller_ml <= 0:
         return 0.0
     return one.placed(other.geometry).overlap(other) * other.geometry.voxel_ml / smaller_ml
+
+
+def share_out(outlines: Sequence[Mask], places: Sequence[Mask], owners: Sequence[int], most: float = 0.3) -> list[Mask]:
+    """Outlines of different lesions that lie on each other taken apart: what two share goes where it lies nearer.
+
+    Only where they share more than `most` of the smaller one; less is left as it is. All masks are on one lattice.
+
+    Args:
+        outlines: What was outlined.
+        places: Where the lesion of each was expected; an empty one keeps nothing of what it shares.
+        owners: Which lesion each belongs to; outlines of one lesion are left alone.
+        most: A share of the smaller outline.
+    """
+    found = list(outlines)
+    for i, one in enumerate(outlines):
+        for j in range(i + 1, len(outlines)):
+            if owners[i] == owners[j] or not _near(one, outlines[j]):
+                continue
+            if shared_share(found[i], found[j]) > most:
+                found[i], found[j] = _taken_apart((found[i], found[j]), (places[i], places[j]))
+    return found
+
+
+def _near(one: Mask, other: Mask) -> bool:
+    return one.geometry.clip(*one.geometry.around(other.geometry.corners_mm)) is not None
+
+
+def _taken_apart(outlines: tuple[Mask, Mask], places: tuple[Mask, Mask]) -> tuple[Mask, Mask]:
+    lattice = outlines[0].geometry
+    corners = np.concatenate([mask.geometry.corners_mm for mask in (*outlines, *places)])
+    region = lattice.crop(*lattice.around(corners))
+    one, other = (mask.placed(region).on(region) for mask in outlines)
+    far_from_one, far_from_other = (_distance(mask, region) for mask in places)
+    ours = far_from_one <= far_from_other
+    return Mask.from_array(one & (ours | ~other), region), Mask.from_array(other & ~(one & ours), region)
+
+
+def _distance(mask: Mask, region: Geometry) -> Float[np.ndarray, "d h w"]:
+    if mask.is_empty:
+        return np.full(region.shape, np.inf)
+    return np.asarray(ndimage.distance_transform_edt(~mask.placed(region).on(region), sampling=region.spacing_mm))
 
 
 def join(parts: Sequence[Mask]) -> Mask:

@@ -16,7 +16,7 @@ from lesionlocator.weights import DEFAULT_MODEL
 if TYPE_CHECKING:
     from lesionlocator.batch import CaseJob
     from lesionlocator.case import Case, Lesion, Timepoint
-    from lesionlocator.geometry import Geometry
+    from lesionlocator.geometry import Alignment, Geometry
     from lesionlocator.measure import Row
     from lesionlocator.report import Record
     from lesionlocator.segment import Segmenter
@@ -85,7 +85,11 @@ class TrackSettings(OutlineSettings, CaseSettings):
     """How scans are brought together: header, centre, rigid, affine or deformable. Default: the model's
     own way if it has one (published checkpoints), else deformable."""
     propose: bool = False
-    """Also write NAME_proposed.json for each follow-up: where lesions seem to be, least sure first, to be checked."""
+    """Also write NAME_proposed.json for each follow-up (where lesions seem to be, least sure first, to be checked) and
+    a picture of each place in NAME_proposed/."""
+    find_new: bool = False
+    """Also write NAME_new.json for each follow-up: candidates for lesions that were not there at the visit before, best
+    first, for a reader to accept; nothing of them enters the tables. Brighter or darker, roundish, from about 4 mm."""
     verified: tuple[Path, ...] = ()
     """A checked prompt file for a follow-up (its `scan` says which, if there are several); may be given again."""
     maps: Path | None = None
@@ -163,6 +167,8 @@ def run_track(scans: Sequence[Path], settings: TrackSettings, say: Say = lambda 
     finished = finish_case(case, scans, segmenter.card, record, settings.out)
     if settings.propose:
         _write_proposals(finished)
+    if settings.find_new:
+        _write_new(finished, following)
     return finished
 
 
@@ -211,7 +217,21 @@ def _following(settings: TrackSettings) -> Following:
 
     if settings.align:
         find_aligner(settings.align)
-    return Following(settings.align or None, maps=MapFolder(settings.maps) if settings.maps else None)
+    maps = MapFolder(settings.maps) if settings.maps else _Remembered() if settings.find_new else None
+    return Following(settings.align or None, maps=maps)
+
+
+class _Remembered:
+    """Alignments kept for one run, for what comes after the tracking."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Alignment] = {}
+
+    def get(self, key: str) -> Alignment | None:
+        return self._known.get(key)
+
+    def put(self, key: str, alignment: Alignment) -> None:
+        self._known[key] = alignment
 
 
 def _repeat(
@@ -234,11 +254,26 @@ def _repeat(
 def _write_proposals(finished: Finished) -> None:
     # Not among the files of run.json: a reader edits these, and a later run must not clear them away.
     from lesionlocator.formats import write_prompts
-    from lesionlocator.track import proposals
+    from lesionlocator.propose import draw_proposals, proposals
 
-    for timepoint, lesions in proposals(finished.case):
+    for index, (timepoint, lesions) in enumerate(proposals(finished.case), start=1):
         path = finished.folder / f"{timepoint.name}_proposed.json"
         write_prompts(path, lesions, timepoint.geometry, scan=timepoint.name)
+        draw_proposals(finished.case, index, path.with_suffix(""))
+
+
+def _write_new(finished: Finished, following: Following) -> None:
+    # As the proposals: for a reader, and not among the files of run.json.
+    from lesionlocator.appeared import as_prompts, find_new
+    from lesionlocator.formats import write_prompts
+
+    visits = finished.case.timepoints
+    for before, after in zip(visits, visits[1:], strict=False):
+        baseline, followup = before.load(), after.load()
+        known = [lesion.mask for lesion in after.lesions if lesion.mask is not None]
+        found = find_new(baseline, followup, following.aligner(baseline, followup), known)
+        path = finished.folder / f"{after.name}_new.json"
+        write_prompts(path, as_prompts(found), after.geometry, scan=after.name)
 
 
 def finish_case(case: Case, scans: Sequence[Path], card: ModelCard, record: Record, out: Path) -> Finished:

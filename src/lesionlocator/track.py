@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from itertools import chain
 
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
+from lesionlocator.confidence import found_confidence, gone_confidence
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
-from lesionlocator.locate import Rules, Scene, Sighting, locate
-from lesionlocator.parts import common, count_parts, distinct, join, touch
-from lesionlocator.prompt import Box, Click, Prompt, Shape
+from lesionlocator.locate import Sighting, locate_all
+from lesionlocator.parts import distinct, join
+from lesionlocator.prompt import Click, Prompt
+from lesionlocator.scene import Rules, Scene
 from lesionlocator.segment import Follower, Prepared, Segmenter
+from lesionlocator.segment.ask import is_positive
 from lesionlocator.segment.visit import outlined, segment_timepoint
 from lesionlocator.volume import Mask, Volume
+from lesionlocator.wanted import Carried, Wanted, taken_apart, wanted
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
@@ -80,28 +83,10 @@ def track_case(
         say(f"{first.name}: outlining {len(todo)} lesions")
         done = {lesion.id: lesion for lesion in segment_timepoint(first.with_lesions(todo), segmenter).lesions}
         first = first.with_lesions(tuple(done.get(lesion.id, lesion) for lesion in first.lesions))
-    chain = _Chain((first, *case.timepoints[1:]), segmenter, settings, say)
+    walk = _Chain((first, *case.timepoints[1:]), segmenter, settings, say)
     for index in range(1, len(case.timepoints)):
-        chain.visit(index)
-    return Case(tuple(chain.timepoints), (*case.links, *chain.links), (*case.warnings, *chain.warnings))
-
-
-def proposals(case: Case) -> list[tuple[Timepoint, tuple[Lesion, ...]]]:
-    """For each later scan, where its lesions seem to be, as prompts for a reader to check: the least sure first.
-
-    A lesion that could not be outlined there has no place to propose; its row and its link say why.
-    """
-    sure = {link.after: link.confidence for link in case.links if isinstance(link.after, tuple)}
-    proposed: list[tuple[Timepoint, tuple[Lesion, ...]]] = []
-    for index, timepoint in enumerate(case.timepoints[1:], start=1):
-        lesions = [
-            Lesion(lesion.id, _own_prompts(lesion.mask), confidence=sure.get((index, lesion.id)))
-            for lesion in timepoint.lesions
-            if lesion.mask is not None
-        ]
-        lesions.sort(key=lambda lesion: -1.0 if lesion.confidence is None else lesion.confidence)
-        proposed.append((timepoint, tuple(lesions)))
-    return proposed
+        walk.visit(index)
+    return Case(tuple(walk.timepoints), (*case.links, *walk.links), (*case.warnings, *walk.warnings))
 
 
 def find_aligner(align: str | Aligner) -> Aligner:
@@ -112,16 +97,6 @@ def find_aligner(align: str | Aligner) -> Aligner:
         names = ", ".join(ALIGNERS)
         raise Refused(found=f"the aligner {align!r}", needed=f"one of {names}", do="choose one of these with --align")
     return ALIGNERS[align]
-
-
-@dataclass(frozen=True, eq=False)
-class _Carried:
-    """A lesion on its way into a scan: where it was last outlined, and what is seen of it now."""
-
-    place: Place
-    lesion: Lesion
-    mask: Mask
-    sighting: Sighting
 
 
 class _Chain:
@@ -163,20 +138,20 @@ class _Chain:
         self.timepoints[index] = timepoint.with_lesions(tuple(lesions))
         self._forget(index)
 
-    def _carry(self, index: int) -> list[_Carried]:
-        """Every lesion seen from the scan where it was last outlined, all lesions of one scan together."""
-        sources = sorted({place[0] for place in self.last_seen.values()})
-        carried: list[_Carried] = []
-        for source in sources:
+    def _carry(self, index: int) -> list[Carried]:
+        """Every lesion seen from the scan where it was last outlined, and all of them judged together."""
+        scenes: list[Scene] = []
+        known: list[tuple[Place, Lesion, Mask]] = []
+        for source in sorted({place[0] for place in self.last_seen.values()}):
             found = [self.timepoints[source].lesion(name) for at, name in self.last_seen.values() if at == source]
-            known = [(lesion, lesion.mask) for lesion in found if lesion is not None and lesion.mask is not None]
-            masks = [mask for _, mask in known]
-            alignment = self._alignment(source, index)
-            scene = Scene(self._volume(source), self._volume(index), alignment, masks, self.settings.rules)
-            for (lesion, mask), sighting in zip(known, locate(scene), strict=True):
-                carried.append(_Carried((source, lesion.id), lesion, mask, sighting))
-        order = list(self.last_seen)
-        return sorted(carried, key=lambda item: order.index(item.lesion.id))
+            here = [(lesion, lesion.mask) for lesion in found if lesion is not None and lesion.mask is not None]
+            known.extend(((source, lesion.id), lesion, mask) for lesion, mask in here)
+            alignment, masks = self._alignment(source, index), [mask for _, mask in here]
+            scenes.append(Scene(self._volume(source), self._volume(index), alignment, masks, self.settings.rules))
+        sightings = chain.from_iterable(locate_all(scenes))
+        carried = [Carried(*each, sighting) for each, sighting in zip(known, sightings, strict=True)]
+        order = {name: number for number, name in enumerate(self.last_seen)}
+        return sorted(carried, key=lambda item: order[item.lesion.id])
 
     def _by_follower(self, index: int, follower: Follower) -> tuple[list[Lesion], list[Link]]:
         """What a model that follows lesions itself says, one scan's together; it tells no splits or merges."""
@@ -201,18 +176,19 @@ class _Chain:
         self.last_seen.update({lesion.id: (index, lesion.id) for lesion in lesions if lesion.mask is not None})
         return lesions, links
 
-    def _by_model(self, index: int, carried: list[_Carried]) -> tuple[list[Lesion], list[Link]]:
+    def _by_model(self, index: int, carried: list[Carried]) -> tuple[list[Lesion], list[Link]]:
         lesions: list[Lesion] = []
         links: list[Link] = []
-        present: list[_Carried] = []
+        present: list[Carried] = []
         for item in carried:
             ending = self._ending(item.sighting)
             if ending is None:
                 present.append(item)
             else:
-                self._end(index, item.place, *ending, lesions=lesions, links=links)
-        for group in _merged_groups(present):
-            self._outline_group(index, group, lesions, links)
+                self._end(index, item.place, *ending, lesions=lesions, links=links, sighting=item.sighting)
+        asked = wanted(present)
+        for want, found in zip(asked, taken_apart(asked, self._outlines(index, asked)), strict=True):
+            self._link(index, want, found, lesions=lesions, links=links)
         return lesions, links
 
     def _ending(self, sighting: Sighting) -> tuple[Ending, str] | None:
@@ -223,60 +199,74 @@ class _Chain:
             return Ending.VANISHED, "nothing at its place looks like it any more"
         return None
 
-    def _end(
-        self, index: int, place: Place, ending: Ending, reason: str, *, lesions: list[Lesion], links: list[Link]
+    def _end(  # noqa: PLR0913
+        self,
+        index: int,
+        place: Place,
+        ending: Ending,
+        reason: str,
+        *,
+        lesions: list[Lesion],
+        links: list[Link],
+        sighting: Sighting | None = None,
     ) -> None:
         status = {Ending.OUTSIDE: Status.OUTSIDE, Ending.VANISHED: Status.ABSENT}.get(ending, Status.FAILED)
-        lesions.append(Lesion(place[1], (), None, status, reason))
+        looked_for = () if ending is Ending.OUTSIDE else _nothing_here(sighting)
+        lesions.append(Lesion(place[1], looked_for, None, status, reason))
         if self.ended.get(place[1], Lesion("")).status is not status:
             by_model = status is Status.FAILED or self.follower is not None
-            links.append(Link(place, index, ending, reason, None, "model" if by_model else "rule"))
+            sure = gone_confidence(sighting) if sighting is not None and ending is Ending.VANISHED else None
+            links.append(Link(place, index, ending, reason, sure, "model" if by_model else "rule"))
         self.ended[place[1]] = lesions[-1]
 
-    def _outline_group(self, index: int, group: list[_Carried], lesions: list[Lesion], links: list[Link]) -> None:
-        """One lesion, or several that have merged, outlined; a lesion may come out in several parts."""
-        keeper = max(group, key=lambda item: item.mask.voxels)
-        asks = self._asks(group, keeper)
-        prepared = self._ready(index)
+    def _outlines(self, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
+        """The one place where what a scan is asked for becomes outlines: the answers to each, one for each prompt.
+
+        All that is wanted of a scan is handed over at once. `Wanted` has what is known of the lesions: their outline
+        in the scan where they were last seen, and what was sighted here.
+        """
+        asks = [ask for want in asked for ask in want.asks]
+        if not asks:
+            return []
+        outlines = iter(self.segmenter.outline(self._ready(index), asks))
         geometry = self.timepoints[index].geometry
-        asked = [Lesion(keeper.lesion.id, ask) for ask in asks]
-        found_outlines = zip(asked, self.segmenter.outline(prepared, asks), strict=True)
-        answers = [outlined(lesion, outline, geometry) for lesion, outline in found_outlines]
+        return [
+            [outlined(Lesion(want.keeper.lesion.id, ask), next(outlines), geometry) for ask in want.asks]
+            for want in asked
+        ]
+
+    def _link(
+        self, index: int, want: Wanted, answers: list[Lesion], *, lesions: list[Lesion], links: list[Link]
+    ) -> None:
+        """One lesion, or several that have merged, linked to its outlines; it may come out in several parts."""
         outlines = [(answer, answer.mask) for answer in answers if answer.mask is not None]
         # Two parts may turn out to be one outline.
         found = [outlines[i][0] for i in distinct([mask for _, mask in outlines])]
         if not found:
-            for item in group:
-                self._end(index, item.place, Ending.UNSURE, answers[0].reason, lesions=lesions, links=links)
+            for item in want.group:
+                reason, seen = answers[0].reason, item.sighting
+                self._end(index, item.place, Ending.UNSURE, reason, lesions=lesions, links=links, sighting=seen)
             return
-        ids = [keeper.lesion.id, *(self._fresh_id(keeper.lesion.id, n) for n in range(1, len(found)))]
+        name = want.keeper.lesion.id
+        ids = [name, *(self._fresh_id(name, n) for n in range(1, len(found)))]
         parts = [replace(lesion, id=lesion_id) for lesion_id, lesion in zip(ids, found, strict=True)]
         lesions.extend(parts)
-        for item in group:
-            confidence = _link_confidence(item, parts[0])
-            reason = "" if item is keeper else f"merged into lesion {keeper.lesion.id}"
-            if item is not keeper:
+        for item in want.group:
+            confidence = found_confidence(item, join([one.mask for one in parts if one.mask is not None]))
+            reason = "" if item is want.keeper else f"merged into lesion {name}"
+            if item is not want.keeper:
                 lesions.append(Lesion(item.lesion.id, (), None, Status.ABSENT, reason))
                 self.last_seen.pop(item.lesion.id, None)
             self.ended.pop(item.lesion.id, None)
             links.extend(Link(item.place, index, (index, part.id), reason, confidence) for part in parts)
         self.last_seen.update({part.id: (index, part.id) for part in parts})
 
-    @staticmethod
-    def _asks(group: list[_Carried], keeper: _Carried) -> list[tuple[Prompt, ...]]:
-        if len(group) > 1:
-            return [(Shape(_merged(group)),)]
-        parts = keeper.sighting.parts
-        if not parts:
-            return [(Shape(keeper.sighting.carried),)]
-        if len(parts) > 1 and count_parts(keeper.mask) > 1:
-            return [(Shape(join(parts)),)]
-        return [(Shape(part),) for part in parts]
-
     def _by_reader(self, index: int) -> tuple[list[Lesion], list[Link]]:
-        """A scan in which a reader said where the lesions are."""
+        """A scan in which a reader said where the lesions are. Clicks that only say no mean that one is gone."""
         timepoint = self.timepoints[index]
-        placed = tuple(self.settings.verified[timepoint.name])
+        said = self.settings.verified[timepoint.name]
+        placed = tuple(lesion for lesion in said if any(is_positive(prompt) for prompt in lesion.prompts))
+        gone = {lesion.id: lesion for lesion in said if lesion not in placed}
         lesions = list(segment_timepoint(timepoint.with_lesions(placed), self.segmenter, self._volume(index)).lesions)
         links: list[Link] = []
         for lesion in lesions:
@@ -288,9 +278,12 @@ class _Chain:
             elif before is not None:
                 links.append(Link(before, index, Ending.UNSURE, lesion.reason, None, "reader"))
         for lesion_id in [known for known in self.last_seen if known not in {lesion.id for lesion in placed}]:
-            reason = "not among the lesions that a reader placed"
+            reason = (
+                "said to be gone by a reader" if lesion_id in gone else "not among the lesions that a reader placed"
+            )
             links.append(Link(self.last_seen.pop(lesion_id), index, Ending.VANISHED, reason, 1.0, "reader"))
-            lesions.append(Lesion(lesion_id, (), None, Status.ABSENT, reason))
+            where = gone[lesion_id].prompts if lesion_id in gone else ()
+            lesions.append(Lesion(lesion_id, where, None, Status.ABSENT, reason))
         return lesions, links
 
     def _fresh_id(self, lesion_id: str, ahead: int) -> str:
@@ -342,46 +335,8 @@ def _name_of(link: Link) -> str:
     return link.before[1] if link.before is not None else link.after[1] if isinstance(link.after, tuple) else ""
 
 
-def _own_prompts(mask: Mask) -> tuple[Prompt, ...]:
-    return (Box.around(mask), Click.inside(mask))
-
-
-def _merged_groups(carried: list[_Carried]) -> list[list[_Carried]]:
-    """Lesions that were apart before and now meet in what was seen of them are one group."""
-    leader = list(range(len(carried)))
-
-    def find(i: int) -> int:
-        while leader[i] != i:
-            i = leader[i]
-        return i
-
-    for i, one in enumerate(carried):
-        for j in range(i + 1, len(carried)):
-            if _meet(one, carried[j]) and not touch(one.mask, carried[j].mask):
-                leader[find(j)] = find(i)
-    groups: dict[int, list[_Carried]] = {}
-    for i, item in enumerate(carried):
-        groups.setdefault(find(i), []).append(item)
-    return list(groups.values())
-
-
-def _merged(group: list[_Carried]) -> Mask:
-    """All that was seen of the lesions, and what lies between them: what is reached from more than one."""
-    seen = [part for item in group for part in item.sighting.parts]
-    around = [item.sighting.around for item in group if item.sighting.around is not None]
-    between = [common(one, other) for n, one in enumerate(around) for other in around[n + 1 :]]
-    return join([*seen, *(mask for mask in between if not mask.is_empty)])
-
-
-def _meet(one: _Carried, other: _Carried) -> bool:
-    near, far = one.sighting.around, other.sighting.around
-    return near is not None and far is not None and touch(near, far)
-
-
-def _link_confidence(item: _Carried, found: Lesion) -> float | None:
-    """A rule, not a calibrated probability: contrast that is left, times nearness to the carried-over place."""
-    if found.mask is None or not item.sighting.decisive or item.sighting.carried.is_empty:
-        return None
-    diameter_mm = item.mask.equivalent_diameter_mm
-    shift_mm = float(np.linalg.norm(found.mask.centroid_mm - item.sighting.carried.centroid_mm))
-    return float(np.clip(item.sighting.likeness * np.exp(-((shift_mm / (diameter_mm + 4.0)) ** 2)), 0.0, 1.0))
+def _nothing_here(sighting: Sighting | None) -> tuple[Prompt, ...]:
+    """Where a lesion was looked for, as a click that says that nothing was there."""
+    if sighting is None or sighting.carried.is_empty:
+        return ()
+    return (Click(sighting.carried.deepest_mm, positive=False),)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lesionlocator.case import Case, Event, Lesion, Status, Timepoint
+from lesionlocator.geometry import AffineMap, Alignment
 from lesionlocator.prompt import Box
 from lesionlocator.segment import load_segmenter
 from lesionlocator.track import Following, track_case
@@ -171,3 +172,14 @@ def test_18_without_comparable_intensities_nothing_is_called_vanished(segmenter)
     case = story({"1": LEFT}, Timepoint("visit1", grid(), as_mr))
     followed = follow(case, segmenter)
     assert events(followed, 1) == [("1", "same", "1")]
+
+
+def test_19_neighbours_that_were_all_carried_too_far_keep_their_names(segmenter):
+    balls = {"1": Ball(-30, 0, 0, 6), "2": Ball(-14, 0, 0, 6), "3": Ball(2, 0, 0, 6), "4": Ball(20, -10, 10, 5)}
+    too_far = Alignment.from_affine(AffineMap.shift(np.array([-9.0, 0.0, 0.0])))
+    case = follow(
+        story(balls, visit(1, list(balls.values())), masks=True), segmenter, align=lambda _one, _other: too_far
+    )
+    assert events(case, 1) == [(name, "same", name) for name in balls]
+    for name, ball in balls.items():
+        assert dice(case.timepoints[1].lesion(name), ball, case.timepoints[1]) > 0.8

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from lesionlocator.demo.lesions import lobed
 from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Mask, Volume
 
@@ -262,7 +263,7 @@ def _add_tumour(
     z, y, x = (_axis(geometry, axis)[part] for axis, part in enumerate(slices))
     offset = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], z[:, None, None]), -1) - centre
     distance = np.linalg.norm(offset, axis=-1)
-    inside_mm = tumour.radius_mm * _lobed(offset / (distance[..., None] + 1e-6), rng) - distance
+    inside_mm = tumour.radius_mm * lobed(offset / (distance[..., None] + 1e-6), rng) - distance
     texture = ndimage.gaussian_filter(rng.standard_normal(distance.shape), (0.8, 2.0, 2.0)) * 70
     core = np.clip(inside_mm / tumour.radius_mm, 0, 1)
     hu[slices] += (42 - 22 * core + texture - hu[slices]) * np.clip(inside_mm / 1.4 + 0.5, 0, 1)
@@ -273,11 +274,3 @@ def _add_tumour(
     full = np.zeros(geometry.shape, bool)
     full[slices] = inside_mm >= 0
     return Mask.from_array(full, dataclasses.replace(geometry))
-
-
-def _lobed(unit: Float[np.ndarray, "d h w 3"], rng: np.random.Generator) -> Float[np.ndarray, "d h w"]:
-    """Radius by direction, around one: a few smooth lobes."""
-    radius = np.ones(unit.shape[:-1])
-    for strength, waves in ((0.16, 1.8), (0.09, 3.5), (0.045, 7.0)):
-        radius += strength * np.sin(unit @ (rng.standard_normal(3) * waves) + rng.uniform(0, 2 * np.pi))
-    return radius

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,12 +85,25 @@ class Breathing:
 
 
 def make_followup(
-    baseline: Volume, lesions: dict[str, Mask], change: Change, rng: np.random.Generator
+    baseline: Volume,
+    lesions: dict[str, Mask],
+    change: Change,
+    rng: np.random.Generator,
+    growth: Mapping[str, float] | None = None,
 ) -> tuple[Volume, dict[str, Mask]]:
-    """The scan of the later visit and the true mask of each lesion in it."""
+    """The scan of the later visit and the true mask of each lesion in it.
+
+    Args:
+        baseline: The scan that is changed.
+        lesions: What is in it, by id.
+        change: What is different at the later visit.
+        rng: For breathing and noise.
+        growth: For some lesions another growth than the change's; 1 leaves a lesion's size alone.
+    """
     forward = _placement(baseline.geometry, change)
     breathing = Breathing.draw(change.breath_mm, rng)
-    growths = [Growth.of(mask, change.growth) for mask in lesions.values()]
+    factors = {lesion_id: (growth or {}).get(lesion_id, change.growth) for lesion_id in lesions}
+    growths = [Growth.of(mask, factors[name]) for name, mask in lesions.items() if factors[name] != 1]
     where_from = compose(forward.inverse(), breathing, *growths)
     grid = _grid(baseline.geometry, forward, np.array(change.spacing_mm))
     array = warp(baseline, grid, where_from, outside=float(baseline.array.min()))

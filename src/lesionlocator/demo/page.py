@@ -105,7 +105,7 @@ def _verdict(checked: Sequence[Checked]) -> str:
     worst = min((one.dice for one in checked), default=0.0)
     return (
         f"Against the truth, the lowest Dice is {worst:.2f} (1 is the same outline, 0 is no overlap). "
-        "The change from baseline to follow-up was made, so this shows that it works, not how well on patients."
+        "The later visits were made, so this shows that it works, not how well on patients."
     )
 
 
@@ -143,7 +143,7 @@ _PAGE = """<!doctype html>
 <p class="muted">Model {model}; {seconds} s for outlining, following and measuring. All that was given is a box
 around each lesion in the baseline scan.</p>
 <h2>The same from the command line</h2>
-<pre>lesionlocator track scans/baseline.nii.gz scans/followup.nii.gz \\
+<pre>lesionlocator track scans/baseline.nii.gz scans/followup.nii.gz scans/followup_2.nii.gz \\
     --prompts scans/prompts.json --out result --modality CT</pre>
 <h2>Look at it in a viewer</h2>
 <p>Open a scan from <code>scans/</code> together with the mask of the same name from <code>result/</code>

@@ -83,7 +83,8 @@ def compare(said: Case, truth: Case) -> Iterator[Followed]:
             own = said.timepoints[index].lesion(lesion.id)
             answer = _together([one.mask for one in found], truth.timepoints[index]) if found else None
             reason = "" if found or own is None else own.reason
-            yield Followed(lesion.id, index, true, answer, reason, found[0].confidence if found else None)
+            sure = _sureness(said, lesion.id, index, found)
+            yield Followed(lesion.id, index, true, answer, reason, sure)
         for lesion in said.timepoints[index].lesions:
             if lesion.id in met or lesion.mask is None:
                 continue
@@ -91,6 +92,16 @@ def compare(said: Case, truth: Case) -> Iterator[Followed]:
             empty = Mask.empty(truth.timepoints[index].geometry)
             true = twin.mask if twin is not None and twin.mask is not None else empty
             yield Followed(lesion.id, index, true, lesion.mask, "" if twin else NO_SUCH_LESION, lesion.confidence)
+
+
+def _sureness(said: Case, lesion_id: str, index: int, found: Sequence[Lesion]) -> float | None:
+    """The confidence of the link that led here, or of the ending; if none was said, that of the outline."""
+    places = {(index, one.id) for one in found}
+    links = [link for link in said.links if link.after in places]
+    ended = [link for link in said.links if link.before and link.before[1] == lesion_id and link.to <= index]
+    known = [link.confidence for link in (links or ended[-1:]) if link.confidence is not None]
+    outlines = [one.confidence for one in found if one.confidence is not None]
+    return next(iter([*known, *outlines]), None)
 
 
 def reached(case: Case, lesion_id: str, index: int) -> list[Lesion]:

@@ -8,6 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -22,6 +23,7 @@ from lesionlocator.repeatability import CHANGES, Spread, judge_changes
 
 LINK_COLUMNS = ("lesion_id", "from_scan", "to_scan", "to_lesion_id", "event", "reason", "confidence", "decided_by")
 RUN_FILE = "run.json"
+_WRITERS = 2
 REPEATABILITY_FILE = "repeatability.csv"
 _LIBRARIES = ("lesionlocator", "numpy", "scipy", "SimpleITK", "nibabel", "pydicom", "scikit-image")
 
@@ -115,11 +117,11 @@ def write_text(path: Path, text: str) -> None:
 
 def _write_masks(timepoint: Timepoint, labels: Mapping[str, int], folder: Path, record: Record) -> list[str]:
     found = {lesion.id: lesion.mask for lesion in timepoint.lesions if lesion.mask is not None}
-    written: list[str] = []
-    for lesion_id, mask in found.items():
-        name = f"{timepoint.name}_lesion_{lesion_id}.nii.gz"
-        write_mask(folder / name, mask, timepoint.geometry)
-        written.append(name)
+    names = {lesion_id: f"{timepoint.name}_lesion_{lesion_id}.nii.gz" for lesion_id in found}
+    # Packing takes most of the time, and two files can be packed at once.
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(lambda one: write_mask(folder / names[one], found[one], timepoint.geometry), found))
+    written = list(names.values())
     if found:
         name = f"{timepoint.name}_lesions.nii.gz"
         write_labels(folder / name, {labels[i]: mask for i, mask in found.items()}, timepoint.geometry)

@@ -18,8 +18,8 @@ def segment_case(case: Case, segmenter: Segmenter) -> Case:
 
 
 def segment_timepoint(timepoint: Timepoint, segmenter: Segmenter, volume: Volume | None = None) -> Timepoint:
-    """One scan's lesions outlined in one call. Lesions without prompts are left alone; none at all load nothing."""
-    asked = [lesion for lesion in timepoint.lesions if lesion.prompts]
+    """One scan's lesions outlined in one call. Those without prompts, or gone, are left alone; none load nothing."""
+    asked = [lesion for lesion in timepoint.lesions if lesion.prompts and lesion.status is not Status.ABSENT]
     if not asked:
         return timepoint
     prepared = segmenter.prepare(timepoint.load() if volume is None else volume)

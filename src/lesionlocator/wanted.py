@@ -1,0 +1,107 @@
+"""What a scan is asked for: lesions on their way into it, alone or grown together, and the prompts they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lesionlocator.case import Lesion, Place, Status
+from lesionlocator.locate import Sighting
+from lesionlocator.parts import common, count_parts, join, share_out, touch
+from lesionlocator.prompt import Prompt, Shape
+from lesionlocator.volume import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """A lesion on its way into a scan: where it was last outlined, its mask there, and what is seen of it now."""
+
+    place: Place
+    lesion: Lesion
+    mask: Mask
+    sighting: Sighting
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """One lesion, or several that have grown together, and the prompts: several where it seems to have split."""
+
+    group: tuple[Carried, ...]
+    asks: tuple[tuple[Prompt, ...], ...]
+
+    @property
+    def keeper(self) -> Carried:
+        """The largest before, whose id goes on."""
+        return max(self.group, key=lambda item: item.mask.voxels)
+
+
+def wanted(present: Sequence[Carried]) -> list[Wanted]:
+    """What to ask for, for all lesions that are there. Lesions that met are asked for as one."""
+    return [Wanted(tuple(group), _asks(group)) for group in _merged_groups(present)]
+
+
+def taken_apart(asked: Sequence[Wanted], answers: Sequence[Sequence[Lesion]]) -> list[list[Lesion]]:
+    """The answers, with what outlines of different lesions share given to the one whose place is nearer.
+
+    No two lesions have one place. One of which nothing is left says so, and has no outline.
+    """
+    owners = [number for number, found in enumerate(answers) for one in found if one.mask is not None]
+    known = [one for found in answers for one in found if one.mask is not None]
+    places = [_place(asked[number]) for number in owners]
+    masks = share_out([one.mask for one in known if one.mask is not None], places, owners)
+    left = iter(masks)
+    return [[one if one.mask is None else _with_what_is_left(one, next(left)) for one in found] for found in answers]
+
+
+def _place(want: Wanted) -> Mask:
+    return want.keeper.sighting.carried
+
+
+def _with_what_is_left(lesion: Lesion, mask: Mask) -> Lesion:
+    if not mask.is_empty:
+        return replace(lesion, mask=mask)
+    return replace(lesion, mask=None, status=Status.FAILED, reason="what was outlined there is another lesion's")
+
+
+def _asks(group: Sequence[Carried]) -> tuple[tuple[Prompt, ...], ...]:
+    if len(group) > 1:
+        return ((Shape(_merged(group)),),)
+    (alone,) = group
+    parts = alone.sighting.parts
+    if not parts:
+        return ((Shape(alone.sighting.carried),),)
+    if len(parts) > 1 and count_parts(alone.mask) > 1:
+        return ((Shape(join(parts)),),)
+    return tuple((Shape(part),) for part in parts)
+
+
+def _merged_groups(carried: Sequence[Carried]) -> list[list[Carried]]:
+    """Lesions that were apart before and now meet in what was seen of them are one group."""
+    leader = list(range(len(carried)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            i = leader[i]
+        return i
+
+    for i, one in enumerate(carried):
+        for j in range(i + 1, len(carried)):
+            if _meet(one, carried[j]) and not touch(one.mask, carried[j].mask):
+                leader[find(j)] = find(i)
+    groups: dict[int, list[Carried]] = {}
+    for i, item in enumerate(carried):
+        groups.setdefault(find(i), []).append(item)
+    return list(groups.values())
+
+
+def _merged(group: Sequence[Carried]) -> Mask:
+    """All that was seen of the lesions, and what lies between them: what is reached from more than one."""
+    seen = [part for item in group for part in item.sighting.parts]
+    around = [item.sighting.around for item in group if item.sighting.around is not None]
+    between = [common(one, other) for n, one in enumerate(around) for other in around[n + 1 :]]
+    return join([*seen, *(mask for mask in between if not mask.is_empty)])
+
+
+def _meet(one: Carried, other: Carried) -> bool:
+    near, far = one.sighting.around, other.sighting.around
+    return near is not None and far is not None and touch(near, far)
