@@ -14,8 +14,13 @@ from lesionlocator.errors import Refused
 
 GRAPH, WEIGHTS = "network.onnx", "network.safetensors"
 
-Answers = tuple[Float[np.ndarray, "n d h w"], Float[np.ndarray, " n"]]
-"""How far each voxel is believed to be in the lesion, from 0 to 1, and the confidence of each patch."""
+MEMORY_GRAPH, MEMORY_WEIGHTS = "memory.onnx", "memory.safetensors"
+"""The network for later scans, in the same folder."""
+
+Answers = tuple[Float[np.ndarray, "n d h w"], Float[np.ndarray, "n *said"]]
+"""How far each voxel is believed to be in the lesion, from 0 to 1, and the confidence of each patch.
+
+A network with memory says (n, 2): confidence, and how far it believes that the lesion is still there."""
 
 
 @runtime_checkable
@@ -50,7 +55,7 @@ class LightEngine:
         return _belief(np.asarray(logits)), np.asarray(confidence)
 
 
-def load_engine(folder: Path, device: str = "auto", threads: int = 0) -> Engine:
+def load_engine(folder: Path, device: str = "auto", threads: int = 0, *, memory: bool = False) -> Engine:
     """The network of a model folder, ready to run.
 
     Args:
@@ -58,8 +63,10 @@ def load_engine(folder: Path, device: str = "auto", threads: int = 0) -> Engine:
         device: `auto` and `cpu` are the light engine; `torch` and anything that torch knows as a device, such as
             `cuda` or `mps`, run on torch.
         threads: Processor threads; 0 takes the cores that this process may use.
+        memory: The network for later scans that some folders hold as well.
     """
-    missing = [name for name in (GRAPH, WEIGHTS) if not (folder / name).is_file()]
+    graph, weights = (MEMORY_GRAPH, MEMORY_WEIGHTS) if memory else (GRAPH, WEIGHTS)
+    missing = [name for name in (graph, weights) if not (folder / name).is_file()]
     if missing:
         raise Refused(
             found=f"no {' and no '.join(missing)} in {folder}",
@@ -67,7 +74,7 @@ def load_engine(folder: Path, device: str = "auto", threads: int = 0) -> Engine:
             do="copy or download the model again",
         )
     if device in ("auto", "cpu"):
-        return _light(folder, threads or available_cores())
+        return _light(folder / graph, threads or available_cores())
     try:
         from lesionlocator.network.running import load_torch_engine
     except ModuleNotFoundError as error:
@@ -76,7 +83,7 @@ def load_engine(folder: Path, device: str = "auto", threads: int = 0) -> Engine:
             needed="PyTorch, which runs a network there",
             do='install it: pip install "lesionlocator[torch]", or leave the device out',
         ) from error
-    return load_torch_engine(folder / WEIGHTS, "cpu" if device == "torch" else device)
+    return load_torch_engine(folder / weights, "cpu" if device == "torch" else device)
 
 
 def available_cores() -> int:
@@ -85,7 +92,7 @@ def available_cores() -> int:
     return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
-def _light(folder: Path, threads: int) -> LightEngine:
+def _light(graph: Path, threads: int) -> LightEngine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -94,7 +101,7 @@ def _light(folder: Path, threads: int) -> LightEngine:
     # Threads that spin while they wait slow down everything else on the computer.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     return LightEngine(session)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
@@ -15,11 +16,11 @@ from lesionlocator.locate import Sighting, locate_all
 from lesionlocator.parts import distinct, join
 from lesionlocator.prompt import Click, Prompt
 from lesionlocator.scene import Rules, Scene
-from lesionlocator.segment import Follower, Prepared, Segmenter
+from lesionlocator.segment import Follower, Prepared, Rememberer, Segmenter
 from lesionlocator.segment.ask import is_positive
 from lesionlocator.segment.visit import outlined, segment_timepoint
 from lesionlocator.volume import Mask, Volume
-from lesionlocator.wanted import Carried, Wanted, taken_apart, wanted
+from lesionlocator.wanted import Carried, Wanted, again, taken_apart, wanted
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
@@ -108,6 +109,7 @@ class _Chain:
         self.timepoints = list(timepoints)
         self.segmenter, self.settings, self.say = segmenter, settings, say
         self.follower = segmenter if isinstance(segmenter, Follower) and settings.align is None else None
+        self.rememberer = segmenter if isinstance(segmenter, Rememberer) else None
         self.links: list[Link] = []
         self.warnings: list[str] = []
         self.last_seen: dict[str, Place] = {
@@ -181,21 +183,26 @@ class _Chain:
         links: list[Link] = []
         present: list[Carried] = []
         for item in carried:
-            ending = self._ending(item.sighting)
+            ending = self._outside(item.sighting) or self._vanished(item.sighting)
             if ending is None:
                 present.append(item)
             else:
                 self._end(index, item.place, *ending, lesions=lesions, links=links, sighting=item.sighting)
         asked = wanted(present)
-        for want, found in zip(asked, taken_apart(asked, self._outlines(index, asked)), strict=True):
+        outlines = self._outlines if self.rememberer is None else partial(self._outlines_again, self.rememberer)
+        for want, found in zip(asked, taken_apart(asked, outlines(index, asked)), strict=True):
             self._link(index, want, found, lesions=lesions, links=links)
         return lesions, links
 
-    def _ending(self, sighting: Sighting) -> tuple[Ending, str] | None:
+    def _outside(self, sighting: Sighting) -> tuple[Ending, str] | None:
         if sighting.inside < self.settings.rules.inside_share:
             share = f"{100 * sighting.inside:.0f} %"
             return Ending.OUTSIDE, f"{share} of it would lie inside the scan"
-        if sighting.decisive and not sighting.parts:
+        return None
+
+    def _vanished(self, sighting: Sighting) -> tuple[Ending, str] | None:
+        """What the rules say; a model that looks again with the earlier scan in memory says so itself."""
+        if self.rememberer is None and sighting.decisive and not sighting.parts:
             return Ending.VANISHED, "nothing at its place looks like it any more"
         return None
 
@@ -214,7 +221,7 @@ class _Chain:
         looked_for = () if ending is Ending.OUTSIDE else _nothing_here(sighting)
         lesions.append(Lesion(place[1], looked_for, None, status, reason))
         if self.ended.get(place[1], Lesion("")).status is not status:
-            by_model = status is Status.FAILED or self.follower is not None
+            by_model = status is Status.FAILED or self.follower is not None or self.rememberer is not None
             sure = gone_confidence(sighting) if sighting is not None and ending is Ending.VANISHED else None
             links.append(Link(place, index, ending, reason, sure, "model" if by_model else "rule"))
         self.ended[place[1]] = lesions[-1]
@@ -235,6 +242,18 @@ class _Chain:
             for want in asked
         ]
 
+    def _outlines_again(self, rememberer: Rememberer, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
+        """The same by a model that has the scan in memory where the lesions were last seen."""
+        found: dict[int, list[Lesion]] = {}
+        for source in sorted({want.keeper.place[0] for want in asked}):
+            own = [number for number, want in enumerate(asked) if want.keeper.place[0] == source]
+            known = [asked[number].remembered for number in own]
+            alignment = self._alignment(source, index)
+            answers = rememberer.look_again(self._ready(source), self._ready(index), alignment, known)
+            for number, answer in zip(own, answers, strict=True):
+                found[number] = again(asked[number], answer, self.timepoints[index].geometry)
+        return [found[number] for number in range(len(asked))]
+
     def _link(
         self, index: int, want: Wanted, answers: list[Lesion], *, lesions: list[Lesion], links: list[Link]
     ) -> None:
@@ -243,9 +262,11 @@ class _Chain:
         # Two parts may turn out to be one outline.
         found = [outlines[i][0] for i in distinct([mask for _, mask in outlines])]
         if not found:
+            gone = answers[0].status is Status.ABSENT
+            ending = Ending.VANISHED if gone else Ending.UNSURE
             for item in want.group:
                 reason, seen = answers[0].reason, item.sighting
-                self._end(index, item.place, Ending.UNSURE, reason, lesions=lesions, links=links, sighting=seen)
+                self._end(index, item.place, ending, reason, lesions=lesions, links=links, sighting=seen)
             return
         name = want.keeper.lesion.id
         ids = [name, *(self._fresh_id(name, n) for n in range(1, len(found)))]

@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lesionlocator.case import Lesion, Place, Status
+from lesionlocator.geometry import Geometry
 from lesionlocator.locate import Sighting
-from lesionlocator.parts import common, count_parts, join, share_out, touch
+from lesionlocator.parts import common, components, count_parts, join, share_out, touch
 from lesionlocator.prompt import Prompt, Shape
+from lesionlocator.segment import Remembered, SeenAgain
+from lesionlocator.segment.visit import outlined
 from lesionlocator.volume import Mask
+
+_PART_SHARE = 0.1
+"""Of an outline in several parts, the smallest that is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +39,12 @@ class Wanted:
     def keeper(self) -> Carried:
         """The largest before, whose id goes on."""
         return max(self.group, key=lambda item: item.mask.voxels)
+
+    @property
+    def remembered(self) -> Remembered:
+        """What is known of it from the scan where the keeper was last seen; lesions that met are one."""
+        same = [item for item in self.group if item.place[0] == self.keeper.place[0]]
+        return Remembered(join([item.mask for item in same]), join([item.sighting.carried for item in same]))
 
 
 def wanted(present: Sequence[Carried]) -> list[Wanted]:
@@ -61,6 +73,17 @@ def _with_what_is_left(lesion: Lesion, mask: Mask) -> Lesion:
     if not mask.is_empty:
         return replace(lesion, mask=mask)
     return replace(lesion, mask=None, status=Status.FAILED, reason="what was outlined there is another lesion's")
+
+
+def again(want: Wanted, answer: SeenAgain, geometry: Geometry) -> list[Lesion]:
+    """What a model with memory says of it: one lesion, or several where it seemed to have split and comes in parts."""
+    name, outline, ask = want.keeper.lesion.id, answer.outline, want.asks[0]
+    if not answer.is_there:
+        return [Lesion(name, (), None, Status.ABSENT, f"{outline.reason} (belief {answer.presence:.2f})")]
+    if outline.mask is None or len(want.asks) < 2:
+        return [outlined(Lesion(name, ask), outline, geometry)]
+    parts = [part for part in components(outline.mask) if part.voxels >= _PART_SHARE * outline.mask.voxels]
+    return [outlined(Lesion(name, (Shape(part),)), replace(outline, mask=part), geometry) for part in parts]
 
 
 def _asks(group: Sequence[Carried]) -> tuple[tuple[Prompt, ...], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -99,14 +100,23 @@ class Promptable(nn.Module):
 
     def outline(self, patch: Float[Tensor, "n c d h w"]) -> Float[Tensor, "n d h w"]:
         """Logits of lesion for every voxel."""
+        return self.decode(patch, self.encode(patch))
+
+    def encode(self, patch: Float[Tensor, "n c d h w"]) -> list[Tensor]:
+        """Features of every stage, from half resolution down."""
         scan = kind_of_scan(patch[:, self.plan.told, 0, 0, 0])
         features = bent(self.stem(self.mix(to_depth(patch))))
-        skips: list[Tensor] = []
+        stages: list[Tensor] = []
         for stage, (blocks, tell) in enumerate(zip(self.down, self.tell_down, strict=True)):
-            features = blocks(tell(features, scan))
+            stages.append(blocks(tell(features, scan)))
             if stage < len(self.shrink):
-                skips.append(features)
-                features = self.shrink[stage](features)
+                features = self.shrink[stage](stages[-1])
+        return stages
+
+    def decode(self, patch: Float[Tensor, "n c d h w"], stages: Sequence[Tensor]) -> Float[Tensor, "n d h w"]:
+        """Logits from the features of all stages, and the picture once more."""
+        scan = kind_of_scan(patch[:, self.plan.told, 0, 0, 0])
+        *skips, features = stages
         for lift, join, up, tell in zip(self.lift, self.join, self.up, self.tell_up, strict=True):
             raised = functional.interpolate(lift(features), scale_factor=2.0, mode="trilinear", align_corners=False)
             features = up(tell(bent(join(torch.cat((raised, skips.pop()), dim=1))), scan))

@@ -11,33 +11,32 @@ import torch
 from jaxtyping import Float
 
 from lesionlocator.errors import Refused
-from lesionlocator.network.promptable import Promptable, PromptablePlan
+from lesionlocator.network.remembering import Network, network_of
 
 
 @dataclass(frozen=True, eq=False)
 class TorchEngine:
     """A network on a device of torch, in single precision."""
 
-    network: Promptable
+    network: Network
     device: str
     name: str = "torch"
 
     def __call__(
         self, shown: Float[np.ndarray, "n c d h w"]
-    ) -> tuple[Float[np.ndarray, "n d h w"], Float[np.ndarray, " n"]]:
+    ) -> tuple[Float[np.ndarray, "n d h w"], Float[np.ndarray, "n *said"]]:
         with torch.inference_mode():
             logits, confidence = self.network(torch.from_numpy(np.ascontiguousarray(shown)).to(self.device))
             return torch.sigmoid(logits).cpu().numpy(), confidence.cpu().numpy()
 
 
-def load_network(weights: Path) -> Promptable:
+def load_network(weights: Path) -> Network:
     """The network of a weights file, whose plan is in the file's own header; in single precision."""
     from safetensors import safe_open
 
     with safe_open(weights, framework="pt") as file:
-        plan = PromptablePlan.from_json(json.loads(file.metadata()["plan"]))
+        network = network_of(json.loads(file.metadata()["plan"]))
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    network = Promptable(plan)
     network.load_state_dict(state)
     return network.eval()
 

@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lesionlocator.errors import Refused
-from lesionlocator.segment.ask import Ask, FollowedOutline, Follower, Outline, Prepared, Segmenter
+from lesionlocator.segment.ask import (
+    Ask,
+    FollowedOutline,
+    Follower,
+    Outline,
+    Prepared,
+    Remembered,
+    Rememberer,
+    SeenAgain,
+    Segmenter,
+)
 from lesionlocator.segment.running import Precision, Quality, Running
 from lesionlocator.segment.visit import keep_masks, segment_case, segment_timepoint
 from lesionlocator.weights import DEFAULT_MODEL, MODELS, ModelCard, find_model, refuse_if_damaged
@@ -22,7 +32,10 @@ __all__ = [
     "Precision",
     "Prepared",
     "Quality",
+    "Remembered",
+    "Rememberer",
     "Running",
+    "SeenAgain",
     "Segmenter",
     "keep_masks",
     "load_segmenter",
@@ -77,8 +90,10 @@ def _load_published(card: ModelCard, running: Running) -> Segmenter:
 
 def _load_learned(card: ModelCard, running: Running) -> Segmenter:
     from lesionlocator.segment.learned import load_learned
+    from lesionlocator.segment.memory import has_memory, with_memory
 
-    return load_learned(card, running)
+    learned = load_learned(card, running)
+    return with_memory(learned) if has_memory(card) else learned
 
 
 KINDS: dict[str, Callable[[ModelCard, Running], Segmenter]] = {

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lesionlocator.geometry import Geometry, Index3
+from lesionlocator.geometry import Alignment, Geometry, Index3
 from lesionlocator.prompt import Click, Prompt, Shape
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard
@@ -75,6 +75,34 @@ class Follower(Protocol):
 
     def follow(self, baseline: Prepared, followup: Prepared, masks: Sequence[Mask]) -> list[FollowedOutline]:
         """One answer for every outline of the baseline, in the same order."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """A lesion of an earlier scan: its outline there, and where the alignment carries that in the later scan."""
+
+    before: Mask
+    carried: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class SeenAgain:
+    """What is seen of it in the later scan: the outline, and how far it is believed to be there at all, 0 to 1."""
+
+    outline: Outline
+    presence: float
+    is_there: bool
+
+
+@runtime_checkable
+class Rememberer(Protocol):
+    """A segmenter that looks at a later scan with the earlier one in memory."""
+
+    def look_again(
+        self, baseline: Prepared, followup: Prepared, alignment: Alignment, lesions: Sequence[Remembered]
+    ) -> list[SeenAgain]:
+        """One answer for every lesion, in the same order. The other lesions never change an answer."""
         ...
 
 

@@ -190,7 +190,7 @@ class Learned:
 
     def _look(self, volume: Volume, view: View, clicks: Sequence[Click], asked: _Asked) -> Look:
         hints = hint(view, clicks, asked.box, asked.prior, asked.expected)
-        axes, flipped = _standing(volume.geometry)
+        axes, flipped = standing(volume.geometry)
         glimpse = look(volume, view)
         shown = np.transpose(show(glimpse, hints), (0, *(1 + axis for axis in axes)))
         shown = np.ascontiguousarray(np.flip(shown, tuple(1 + axis for axis in flipped)))
@@ -213,7 +213,7 @@ class _Asked:
     prior: Patch | None = None
 
 
-def _standing(scan: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def standing(scan: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """How a scan's axes are put in the order of the world's, and which of these then run backwards.
 
     So the network sees a patient the same way round, however the file stores the slices.

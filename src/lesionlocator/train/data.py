@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -42,7 +43,7 @@ class Sample:
     `beyond` is how much of the lesion, in patch voxels, the patch does not show.
     """
 
-    shown: Float[np.ndarray, "13 48 48 48"]
+    shown: Float[np.ndarray, "channels 48 48 48"]
     target: Float[np.ndarray, "48 48 48"]
     seen: Float[np.ndarray, "48 48 48"]
     beyond: float
@@ -110,15 +111,16 @@ def vary(rng: np.random.Generator, glimpse: Glimpse, settings: SampleSettings) -
     low, high = (float(value) for value in np.percentile(known[::3], (0.5, 99.5)))
     spread = max(high - low, 1e-6)
     if modality == "MR":
-        values = _bend(rng, values, (low, high), settings.inverted)
+        values = bend(rng, values, (low, high), settings.inverted)
     if modality != "CT" and rng.random() < 0.4:
         shade = ndimage.zoom(rng.standard_normal((3, 3, 3)), PATCH / 3, order=1)
         values = low + (values - low) * np.exp(rng.uniform(0.05, 0.25) * shade)
-    values = _grain(rng, values, spread)
+    values = grain(rng, values, spread)
     return replace(glimpse, values=np.asarray(values, np.float32))
 
 
-def _bend(rng: np.random.Generator, values: Patch, limits: tuple[float, float], inverted: float) -> Patch:
+def bend(rng: np.random.Generator, values: Patch, limits: tuple[float, float], inverted: float) -> Patch:
+    """Brightness through a random rising curve, and at times its negative."""
     low, high = limits
     if rng.random() < 0.7:
         unit = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
@@ -128,7 +130,8 @@ def _bend(rng: np.random.Generator, values: Patch, limits: tuple[float, float], 
     return low + high - values if rng.random() < inverted else values
 
 
-def _grain(rng: np.random.Generator, values: Patch, spread: float) -> Patch:
+def grain(rng: np.random.Generator, values: Patch, spread: float) -> Patch:
+    """At times blurred, at times noisy."""
     if rng.random() < 0.25:
         values = ndimage.gaussian_filter(values, rng.uniform(0.3, 1.2, 3))
     if rng.random() < 0.35:
@@ -165,12 +168,22 @@ class GroupPlan:
     ramp: float = 0.0
 
 
-def draw_group(group: int, source: Source, settings: SampleSettings, plan: GroupPlan) -> list[Sample]:
+Draw = Callable[[np.random.Generator, Any, Any], Sample]
+"""(random generator, what a source gave, settings) -> sample."""
+
+
+def draw_group(
+    group: int,
+    source: Callable[[np.random.Generator, float], Any],
+    settings: Any,
+    plan: GroupPlan,
+    draw: Draw = draw_sample,
+) -> list[Sample]:
     """The samples of one group, in random order; the same whoever draws it."""
     rng = np.random.default_rng([plan.seed, group])
     difficulty = min(1.0, group / max(1.0, plan.ramp))
     drawn = [source(rng, difficulty) for _ in range(plan.regions)]
-    samples = [draw_sample(rng, region, settings) for region in drawn for _ in range(plan.views)]
+    samples = [draw(rng, region, settings) for region in drawn for _ in range(plan.views)]
     return [samples[int(place)] for place in rng.permutation(len(samples))]
 
 

@@ -13,35 +13,51 @@ from typing import Any
 
 import torch
 
+from lesionlocator.engine import GRAPH, MEMORY_GRAPH, MEMORY_WEIGHTS, WEIGHTS
 from lesionlocator.network.promptable import Promptable
+from lesionlocator.network.remembering import Network, Remembering, network_of
 from lesionlocator.segment.zoom import PATCH
-from lesionlocator.weights import CARD_FILE, ModelCard
+from lesionlocator.weights import CARD_FILE, ModelCard, read_card
 
-GRAPH, WEIGHTS = "network.onnx", "network.safetensors"
 _OPSET = 18
 _SMALL = 64
 
 
 def write_model(network: Promptable, card: ModelCard, folder: Path) -> ModelCard:
-    """Writes a model folder, and gives its card with the checksums.
+    """Writes a model folder, and gives its card with the checksums."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _written_down(replace(card, files=_write_network(network, folder, (GRAPH, WEIGHTS))), folder)
+
+
+def add_memory(network: Remembering, folder: Path, **settings: float) -> ModelCard:
+    """Adds the network for later scans to a model folder, and gives the new card, which has it used."""
+    card = read_card(folder)
+    files = {**card.files, **_write_network(network, folder, (MEMORY_GRAPH, MEMORY_WEIGHTS))}
+    return _written_down(replace(card, settings={**card.settings, "memory": True, **settings}, files=files), folder)
+
+
+def _write_network(network: Network, folder: Path, names: tuple[str, str]) -> dict[str, str]:
+    """A graph and its weights, with their checksums.
 
     The graph holds no weights: it reads them out of the safetensors file, which the torch engine loads as well.
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    graph, weights = names
     halves = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    save_file(halves, folder / WEIGHTS, metadata={"plan": json.dumps(network.plan.to_json())})
-    rounded = Promptable(network.plan)
+    save_file(halves, folder / weights, metadata={"plan": json.dumps(network.plan.to_json())})
+    rounded = network_of(network.plan.to_json())
     rounded.load_state_dict({name: value.float() for name, value in halves.items()})
-    (folder / GRAPH).write_bytes(_graph(rounded.eval(), folder / WEIGHTS))
-    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (GRAPH, WEIGHTS)}
-    card = replace(card, files=files)
+    (folder / graph).write_bytes(_graph(rounded.eval(), folder / weights))
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def _written_down(card: ModelCard, folder: Path) -> ModelCard:
     (folder / CARD_FILE).write_text(json.dumps(card.to_json(), indent=1) + "\n", encoding="utf-8")
     return card
 
 
-def _graph(network: Promptable, weights: Path) -> bytes:
+def _graph(network: Network, weights: Path) -> bytes:
     import onnx
 
     model = _exported(network)
@@ -66,7 +82,7 @@ def _graph(network: Promptable, weights: Path) -> bytes:
     return model.SerializeToString()
 
 
-def _exported(network: Promptable) -> Any:
+def _exported(network: Network) -> Any:
     example = torch.zeros(2, network.plan.channels, PATCH, PATCH, PATCH)
     batch = torch.export.Dim("patches", min=1, max=64)
     with warnings.catch_warnings():

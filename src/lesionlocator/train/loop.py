@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lesionlocator.errors import Refused
 from lesionlocator.network.promptable import Promptable, PromptablePlan
+from lesionlocator.network.remembering import Network, network_of
 from lesionlocator.segment.zoom import CHANNELS, like, paint_clicks
-from lesionlocator.train.data import GroupPlan, Sample, SampleSettings, Source, draw_group, turn
+from lesionlocator.train.data import Draw, GroupPlan, Sample, SampleSettings, draw_group, draw_sample, turn
 from lesionlocator.train.loss import outline_loss, true_dice
 from lesionlocator.train.muon import Muon, parted
 from lesionlocator.train.prompts import correct
@@ -42,6 +43,8 @@ _SPECTRAL = 16.0
 _STATES = ("network", "averaged", "matrices", "others")
 
 Say = Callable[[str], None]
+Loss = Callable[[Tensor, Tensor, "Batch"], Tensor]
+"""(logits, what else the network says, batch) -> what it costs."""
 
 
 def print_nothing(_: str) -> None:
@@ -50,11 +53,17 @@ def print_nothing(_: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a network is trained on: where regions come from, how they are asked for, and what the curves show."""
+    """What a network is trained on: where regions come from, how they are asked for, and what the curves show.
 
-    source: Source
-    samples: SampleSettings = SampleSettings()
+    A network of another kind brings its own way of making a sample of what its source gives, and its own loss.
+    """
+
+    source: Callable[[np.random.Generator, float], Any]
+    samples: Any = SampleSettings()
     watched: Callable[[], Mapping[str, Sequence[Sample]]] = dict
+    draw: Draw = draw_sample
+    loss: Loss | None = None
+    """None: that of an outline."""
 
 
 class Groups(Dataset[list[Sample]]):
@@ -95,7 +104,7 @@ class Groups(Dataset[list[Sample]]):
     def _drawn(self, group: int) -> list[Sample]:
         settings = self.settings
         plan = GroupPlan(settings.seed, SAMPLES // VIEWS // settings.reuse, VIEWS, settings.ramp * len(self))
-        return draw_group(group, self.recipe.source, self.recipe.samples, plan)
+        return draw_group(group, self.recipe.source, self.recipe.samples, plan, self.recipe.draw)
 
 
 def train(recipe: Recipe, settings: TrainSettings, start: nn.Module | PromptablePlan, say: Say = print_nothing) -> Path:
@@ -137,8 +146,8 @@ def _train(
         if rng.random() < settings.corrected:
             with fabric.autocast():
                 batch = corrected(network, batch, rng)
-        logits, _ = model(batch.shown)
-        loss = outline_loss(logits, batch.target, batch.seen)
+        logits, words = model(batch.shown)
+        loss = (recipe.loss or of_an_outline)(logits, words, batch)
         for optimizer in optimizers:
             optimizer.zero_grad()
         fabric.backward(loss)
@@ -154,6 +163,11 @@ def _train(
             facts = {"step": step + 1, "seconds": round(spent, 1), **said.taken(), "watched": scores}
             _write_down(facts, settings.out / LOG)
             say(progress(facts, settings, spent / (step + 1 - first) * (settings.steps - step - 1)))
+
+
+def of_an_outline(logits: Tensor, words: Tensor, batch: Batch) -> Tensor:
+    """The loss of a network that answers for one scan; what else it says is fitted afterwards."""
+    return outline_loss(logits, batch.target, batch.seen)
 
 
 def _begin(fabric: Fabric, settings: TrainSettings, start: nn.Module | PromptablePlan) -> tuple[_State, int]:
@@ -303,7 +317,7 @@ def _save(file: Path, state: _State, step: int, settings: TrainSettings) -> None
     part = file.with_suffix(".part")
     told = {name: str(value) for name, value in asdict(settings).items()}
     states = {name: getattr(state, name).state_dict() for name in _STATES}
-    plan = cast("Promptable", state.network).plan.to_json()
+    plan = cast("Network", state.network).plan.to_json()
     torch.save({**states, "step": step, "plan": plan, "settings": told}, part)
     part.replace(file)
 
@@ -318,9 +332,9 @@ def _taken_up(file: Path, state: _State) -> int:
     return int(kept["step"])
 
 
-def load_averaged(file: Path) -> Promptable:
-    """The averaged network of a checkpoint, which is the one to use."""
+def load_averaged(file: Path) -> Any:
+    """The averaged network of a checkpoint, which is the one to use; of the kind that was trained."""
     kept = torch.load(file, map_location="cpu", weights_only=True)
-    network = Promptable(PromptablePlan.from_json(kept["plan"]))
+    network = network_of(kept["plan"])
     network.load_state_dict(kept["averaged"])
     return network.eval()

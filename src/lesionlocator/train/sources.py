@@ -54,6 +54,11 @@ class Real:
     bent: float = 0.6
 
     def __call__(self, rng: np.random.Generator, difficulty: float) -> Region:
+        region = around(self.choose(rng))
+        return bend(rng, region) if rng.random() < self.bent else region
+
+    def choose(self, rng: np.random.Generator) -> Outlined:
+        """One of the lesions."""
         patients: dict[str, set[str]] = {}
         for lesion in self.lesions:
             patients.setdefault(lesion.kind, set()).add(lesion.patient)
@@ -62,8 +67,7 @@ class Real:
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         patient = _one(rng, sorted(patients[kind]))
         own = [lesion for lesion in self.lesions if (lesion.kind, lesion.patient) == (kind, patient)]
-        region = around(own[int(rng.integers(len(own)))])
-        return bend(rng, region) if rng.random() < self.bent else region
+        return own[int(rng.integers(len(own)))]
 
 
 def bend(rng: np.random.Generator, region: Region) -> Region:
