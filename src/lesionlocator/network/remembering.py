@@ -62,6 +62,10 @@ class Remembering(nn.Module):
         self.presence, self.judge = (
             nn.Sequential(nn.Linear(pooled, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 1)) for _ in range(2)
         )
+        for head in (self.presence, self.judge):
+            # Undecided at first, so that nothing is taught to the features by a head that knows nothing yet.
+            nn.init.zeros_(head[2].weight)  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(head[2].bias)  # pyright: ignore[reportArgumentType]
 
     @staticmethod
     def starting_from(promptable: Promptable, fused: Fused = "difference", picture: bool = True) -> Remembering:
@@ -97,7 +101,7 @@ class Remembering(nn.Module):
         certain = 8 * (2 * inside[:, 0] - 1)
         for patch, outline in ((now, found[:, 0]), (now, certain), (then, certain)):
             seen.append(self.promptable.facts(patch, outline))
-        return torch.cat([part.float() for part in seen], dim=1)
+        return (torch.cat([part.float() for part in seen], dim=1) / 2).clamp(-5, 5)
 
 
 class Fusion(nn.Module):
