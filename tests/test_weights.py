@@ -198,3 +198,14 @@ def test_a_kind_or_setting_that_nobody_knows_is_refused(tmp_path, changes, named
 def test_the_models_of_a_user_are_kept_in_the_users_data_folder():
     assert models_folder().name == "models"
     assert "lesionlocator" in models_folder().parts
+
+
+def test_no_model_file_says_where_it_was_made():
+    files = [
+        file for file in (Path(__file__).parents[1] / "src" / "lesionlocator" / "models").rglob("*") if file.is_file()
+    ]
+    assert files
+    for file in files:
+        content = file.read_bytes()
+        assert b"stack_trace" not in content, file.name
+        assert b".py" not in content, file.name

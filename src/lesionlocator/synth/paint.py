@@ -51,7 +51,7 @@ _KINDS = {
     "PT": {"lobed": 0.42, "cold_core": 0.36, "parts": 0.12, "branch": 0.04, "ring": 0.06},
 }
 _LEAST_CONTRAST = {"ring_with_core": 0.6, "ring_without_core": 1.0, "branch": 1.0, "parts": 0.9, "fragments": 0.9}
-"""What has no body must be seen: nobody outlines an invisible rim, and learning from one teaches to ignore the picture."""
+"""What has no body must be seen: nobody outlines an invisible rim; learning from one teaches to ignore the picture."""
 _LEAST = 0.1
 _BODIES = ("lobed", "spiculated", "necrotic", "cystic", "calcified")
 _BORROWED = 0.5

@@ -79,7 +79,16 @@ def _graph(network: Network, weights: Path) -> bytes:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     del model.graph.value_info[:]
+    _forget_where(model)
     return model.SerializeToString()
+
+
+def _forget_where(model: Any) -> None:
+    """Takes out what the exporter notes of the maker's own computer: paths and lines of source code."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def _exported(network: Network) -> Any:
