@@ -39,8 +39,9 @@ def measure(out):
         for number, visit in enumerate(case.load()):
             for lesion, truth in visit.lesions.items():
                 name = f"{case.files.name} {number} {lesion}"
+                kind = f"{case.files.kind} {case.files.modality}"
                 facts = {
-                    "kind": f"{case.files.kind} {case.files.modality}",
+                    "kind": kind,
                     "patient": case.files.patient,
                     "name": name,
                 }
@@ -92,9 +93,9 @@ class Asking:
         self.segmenter, self.prepared, self.truth, self.name = segmenter, prepared, truth, name
 
     def rows(self, kind):
-        """The plain prompts, corrections, and for a rim a click in it and one in its core."""
+        """The plain prompts; of the cross-validated networks corrections; for a rim a click in it and in its core."""
         found = self.plain()
-        if self.segmenter.name not in ("ellipsoid", "intensity"):
+        if self.segmenter.name.startswith("fold"):
             for prompt in ("box", "deepest-click"):
                 found += self.corrected(prompt)
         if "rim" in kind:
@@ -220,7 +221,7 @@ def corrections(rows):
     found = [
         [prompt, m, *(f"{mean_of(rows, method=m, prompt=f'{prompt}, {count} corrections'):.3f}" for count in counts)]
         for prompt in ("box", "deepest-click")
-        for m in METHODS[2:]
+        for m in METHODS[3:]
     ]
     text = "\n## Corrections\n\nMean Dice over all lesions after each click in the middle of the largest error.\n\n"
     return text + table(["From", "Network", *counts], found)

@@ -133,10 +133,11 @@ def smoothed(array: Float[np.ndarray, "d h w"], grid: Geometry, one: Sought) -> 
     """Without the specks that noise makes, which would pass for parts of the lesion and join it with its neighbours.
 
     Half a voxel or 0.7 mm of smoothing keeps a lesion of a few voxels; one that hardly stands out from its
-    surroundings needs more, up to a sixth of its diameter.
+    surroundings needs more, up to a sixth of its diameter. Not on MR, where what hardly stands out by the spread around
+    it is mostly a rim in mixed tissue, which more smoothing washes out (docs/decisions/0024-places-together.md).
     """
     sigma = np.minimum(0.7, 0.7 / grid.spacing_mm)
-    if one.look.spreads < _CLEAR:
+    if one.look.spreads < _CLEAR and one.scene.followup.modality != "MR":
         sigma = np.maximum(sigma, np.minimum(_FAINT_VOXELS, one.mask.equivalent_diameter_mm / 6 / grid.spacing_mm))
     return ndimage.gaussian_filter(array, sigma)
 
