@@ -177,7 +177,12 @@ class _Region:
         return found, float(np.clip(left / (level - around), 0.0, 1.0)) if level != around else 0.0
 
     def has_faded(self, look: Look) -> bool:
-        """Whether the place became clearly unlike the lesion, by far more than its surroundings have changed."""
+        """Whether the place became clearly unlike the lesion, by far more than its surroundings have changed.
+
+        Never on MR: without a unit, and with another protocol, tissues change beside each other.
+        """
+        if self.scene.followup.modality == "MR":
+            return False
         place = self.places[self.index]
         sign = 1.0 if look.contrast >= 0 else -1.0
         now, before = (smoothed(array, self.grid, self.one) for array in (self.followup, self._gain() * self.baseline))
