@@ -22,10 +22,13 @@ WITH_EXTRAS = (
     "lesionlocator.server.bodies",
     "lesionlocator.server.guard",
     "lesionlocator.server.remote",
+    "lesionlocator.train.confidence",
     "lesionlocator.train.loop",
     "lesionlocator.train.export",
     "lesionlocator.train.loss",
+    "lesionlocator.train.memory",
     "lesionlocator.train.muon",
+    "lesionlocator.train.pair_store",
     "lesionlocator.train.run",
 )
 HEAVY = ("torch", "SimpleITK", "matplotlib", "nibabel", "pydicom", "scipy", "skimage")

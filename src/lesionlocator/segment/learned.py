@@ -19,7 +19,18 @@ from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answe
 from lesionlocator.segment.extent import at_least_a_voxel, inscribed, known
 from lesionlocator.segment.grow import read_extents
 from lesionlocator.segment.running import Running
-from lesionlocator.segment.zoom import PATCH, Patch, View, classical, grown_bounds, hint, look, paint_box, show
+from lesionlocator.segment.zoom import (
+    PATCH,
+    Glimpse,
+    Patch,
+    View,
+    classical,
+    grown_bounds,
+    hint,
+    look,
+    paint_box,
+    show,
+)
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard, embedded_folder
 
@@ -189,18 +200,17 @@ class Learned:
         return looks
 
     def _look(self, volume: Volume, view: View, clicks: Sequence[Click], asked: _Asked) -> Look:
-        hints = hint(view, clicks, asked.box, asked.prior, asked.expected)
         axes, flipped = standing(volume.geometry)
-        glimpse = look(volume, view)
-        shown = np.transpose(show(glimpse, hints), (0, *(1 + axis for axis in axes)))
-        shown = np.ascontiguousarray(np.flip(shown, tuple(1 + axis for axis in flipped)))
-        beliefs, confidences = self.engine(shown[None])
-        belief = np.transpose(np.flip(beliefs[0], flipped), np.argsort(axes))
+        glimpse = stood(look(volume, view), axes, flipped)
+        hints = hint(view, clicks, asked.box, asked.prior, asked.expected).turned(axes, flipped)
+        beliefs, confidences = self.engine(show(glimpse, hints)[None])
+        belief = beliefs[0]
         if share := float(self.card.settings.get(_SHARES[asked.box is not None], 0.0)):
             belief = (1 - share) * belief + share * classical(glimpse, hints)
         belief = (belief * (glimpse.seen > 0.5)).astype(np.float32)
         if hints.box is not None:
             belief *= paint_box(grown_bounds(hints.box, _BEYOND)) > 0.5
+        belief = np.transpose(np.flip(belief, flipped), np.argsort(axes))
         return Look(view, np.ascontiguousarray(belief), float(confidences[0]))
 
 
@@ -233,6 +243,12 @@ def _most_confirmed(voters: Sequence[tuple[Look, float]]) -> Look:
         for own, votes in voters
     ]
     return voters[int(np.argmax(gained))][0]
+
+
+def stood(glimpse: Glimpse, axes: tuple[int, ...], flipped: tuple[int, ...]) -> Glimpse:
+    """What is seen, with its axes as `standing` says."""
+    values, seen = (np.flip(np.transpose(part, axes), flipped) for part in (glimpse.values, glimpse.seen))
+    return replace(glimpse, values=np.ascontiguousarray(values), seen=np.ascontiguousarray(seen))
 
 
 def _something(seen: Look) -> Look:
