@@ -114,6 +114,17 @@ def painted(reader) -> Reader:
     return reader
 
 
+def decide_next(reader) -> None:
+    """The least sure lesion: one that is there is accepted, one that is gone is said to be gone."""
+    keys = reader.page.keyboard
+    keys.press("n")
+    reader.rest()
+    chosen = reader.page.locator("tr.selected [data-lesion]").get_attribute("data-lesion")
+    gone = reader.what_happened()[chosen] == "vanished"
+    with reader.step_made():
+        keys.press("r" if gone else "a")
+
+
 def test_a_case_is_read_to_its_report_without_a_mouse(server, context):
     reader = Reader(context, server)
     page, keys = reader.page, Keys(reader)
@@ -128,14 +139,8 @@ def test_a_case_is_read_to_its_report_without_a_mouse(server, context):
     outline_by_keys(keys)
     with reader.step_made():
         keys.press("f")
-    # Both wait for a decision, the less sure one first; what is there is accepted, what is gone is said to be gone.
     for _ in range(2):
-        keys.press("n")
-        reader.rest()
-        chosen = page.locator("tr.selected [data-lesion]").get_attribute("data-lesion")
-        gone = reader.what_happened()[chosen] == "vanished"
-        with reader.step_made():
-            keys.press("r" if gone else "a")
+        decide_next(reader)
     assert page.inner_text('[data-key="next"]') == "Next unsure (0)"
     assert {"accepted", "said by you"} == {said.split(", ")[-1] for said in reader.what_happened().values()}
     keys.press("s")
