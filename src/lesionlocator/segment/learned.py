@@ -210,8 +210,7 @@ class Learned:
         belief = (belief * (glimpse.seen > 0.5)).astype(np.float32)
         if hints.box is not None:
             belief *= paint_box(grown_bounds(hints.box, _BEYOND)) > 0.5
-        belief = np.transpose(np.flip(belief, flipped), np.argsort(axes))
-        return Look(view, np.ascontiguousarray(belief), float(confidences[0]))
+        return Look(view, as_stored(belief, axes, flipped), float(confidences[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +231,11 @@ def standing(scan: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
     _, axes = linear_sum_assignment(-np.abs(columns))
     backwards = tuple(world for world, axis in enumerate(axes) if columns[world, axis] < 0)
     return tuple(int(axis) for axis in axes), backwards
+
+
+def as_stored(belief: Patch, axes: tuple[int, ...], flipped: tuple[int, ...]) -> Patch:
+    """A patch that was stood up, with the axes of its scan's array again."""
+    return np.ascontiguousarray(np.transpose(np.flip(belief, flipped), np.argsort(axes)))
 
 
 def _most_confirmed(voters: Sequence[tuple[Look, float]]) -> Look:

@@ -15,7 +15,7 @@ from lesionlocator.prompt import Box
 from lesionlocator.segment.ask import Outline, Prepared, Remembered, SeenAgain
 from lesionlocator.segment.extent import at_least_a_voxel
 from lesionlocator.segment.first import Glimpse
-from lesionlocator.segment.learned import Learned, standing
+from lesionlocator.segment.learned import Learned, as_stored, standing
 from lesionlocator.segment.zoom import CHANNELS, PATCH, TOLD, Hints, Patch, View, hint, look, show, views_of
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard
@@ -114,7 +114,7 @@ class LearnedWithMemory(Learned):
         axes, flipped = standing(followup.geometry)
         turned = np.flip(np.transpose(shown, (0, *(1 + axis for axis in axes))), tuple(1 + axis for axis in flipped))
         beliefs, said = self.memory(np.ascontiguousarray(turned)[None])
-        belief = np.ascontiguousarray(np.transpose(np.flip(beliefs[0], flipped), np.argsort(axes)), np.float32)
+        belief = as_stored(beliefs[0], axes, flipped).astype(np.float32)
         confidence, presence = (round(float(word), 4) for word in said[0])
         if presence < float(self.card.settings.get("vanished_below", _GONE)):
             return SeenAgain(Outline(None, None, "nothing of it is seen any more"), presence, False)

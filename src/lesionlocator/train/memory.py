@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box
@@ -20,7 +19,7 @@ from lesionlocator.synth.paint_visits import VisitSettings, draw_visits
 from lesionlocator.synth.scene import Backgrounds
 from lesionlocator.train.data import DROPPED, Sample, SampleSettings, bend, grain, turn
 from lesionlocator.train.loop import Batch
-from lesionlocator.train.loss import outline_loss, true_dice
+from lesionlocator.train.loss import confidence_loss, outline_loss, true_dice
 from lesionlocator.train.prompts import spoil
 from lesionlocator.volume import Modality, Volume, bounds
 
@@ -140,11 +139,11 @@ def memory_loss(logits: Tensor, words: Tensor, batch: Batch) -> Tensor:
     dice = true_dice(logits, batch.target, batch.seen, batch.beyond)
     quality = torch.where(there > 0.5, dice, nothing.to(dice.dtype))
     outline = outline_loss(logits, batch.target, batch.seen)
-    return outline + _CONFIDENCE * _entropy(words[:, 0], quality) + _PRESENCE * _entropy(words[:, 1], there)
-
-
-def _entropy(said: Tensor, true: Tensor) -> Tensor:
-    return functional.binary_cross_entropy(said.float().clamp(1e-4, 1 - 1e-4), true.float())
+    return (
+        outline
+        + _CONFIDENCE * confidence_loss(words[:, 0].float(), quality)
+        + _PRESENCE * confidence_loss(words[:, 1].float(), there)
+    )
 
 
 @dataclass(frozen=True, eq=False)
