@@ -21,8 +21,8 @@ from lesionlocator.formats import read_label_map, read_volume
 
 DATA = ROOT.parent / "shared" / "data"
 FAST = {"batch": 8, "precision": "bf16", "reuse": 2, "corrected": 0.12}
-BASE = {**FAST, "steps": 1200, "save_every": 200, "ramp": 0.4}
-TUNED = {**FAST, "steps": 200, "save_every": 50, "rate": 8e-4, "ramp": 0.0}
+BASE = {**FAST, "steps": 3600, "save_every": 300, "ramp": 0.3}
+TUNED = {**FAST, "steps": 150, "save_every": 50, "rate": 8e-4, "ramp": 0.0}
 PAINTED = 0.4
 
 
@@ -83,7 +83,7 @@ def train_all(out):
     from lesionlocator.train.watch import painted_samples, real_samples
 
     scans, outlined, fold = backgrounds(), lesions(), folds()
-    settings = TrainSettings(out=out / "base", threads=2, accelerator="cpu")
+    settings = TrainSettings(out=out / "base", threads=1, accelerator="cpu")
     shown = {name: samples[:6] for name, samples in real_samples(outlined).items()}
     painted = Recipe(Painted(scans), watched=lambda: {**painted_samples(scans, 5), **shown})
     base = train(painted, replace(settings, **BASE), PromptablePlan(), say)

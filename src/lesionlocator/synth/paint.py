@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 
+from lesionlocator.synth.body import BODIES, Lesion, draw_lesion, levels_on
 from lesionlocator.synth.lattice import along, blur_matrix, correlated_noise, smooth_noise
 from lesionlocator.synth.scene import (
     Backgrounds,
@@ -53,9 +54,7 @@ _KINDS = {
 _LEAST_CONTRAST = {"ring_with_core": 0.6, "ring_without_core": 1.0, "branch": 1.0, "parts": 0.9, "fragments": 0.9}
 """What has no body must be seen: nobody outlines an invisible rim; learning from one teaches to ignore the picture."""
 _LEAST = 0.1
-_BODIES = ("lobed", "spiculated", "necrotic", "cystic", "calcified")
 _BORROWED = 0.5
-_SHAPE_OF = {"nodule_in_lung": "lobed", "cold_core": "necrotic"}
 
 
 @dataclass(frozen=True)
@@ -107,25 +106,6 @@ class PaintedRegion:
     core: Bool[np.ndarray, "d h w"] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Lesion:
-    """Occupancy on the scanner's voxels."""
-
-    kind: str
-    outer: Float32[np.ndarray, "d h w"]
-    core: Float32[np.ndarray, "d h w"] | None
-    core_is_target: bool
-    ambiguous: bool
-    level: Float32[np.ndarray, "d h w"]
-    centre: Float[np.ndarray, "3"]
-    radius: Float[np.ndarray, "3"]
-
-    @property
-    def bright(self) -> Float32[np.ndarray, "d h w"]:
-        """The part that carries the lesion's own intensity."""
-        return self.outer if self.core is None else np.maximum(self.outer - self.core, 0)
-
-
 def draw_region(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
     """One training sample; drawn again (up to ten times) when hardly anything of the lesion is left or to be seen."""
     region = _draw_once(rng, backgrounds, settings)
@@ -153,7 +133,7 @@ def _draw_once(rng: np.random.Generator, backgrounds: Backgrounds, settings: Reg
         scene = _draw_pet(rng, backgrounds, framing)
     else:
         scene = _draw_scene(rng, backgrounds, settings, framing, (modality, kind))
-    lesion = _draw_lesion(rng, scene, kind, framing)
+    lesion = draw_lesion(rng, scene, kind, framing)
     image = _painted(rng, scene, lesion, hard)
     image = _scanned(rng, scene, image, hard)
     return _shown(rng, scene, lesion, image, settings)
@@ -215,45 +195,7 @@ def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
     return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
 
 
-def _draw_lesion(rng: np.random.Generator, scene: Scene, kind: str, framing: Framing) -> _Lesion:
-    shape = Shape.draw(rng, _SHAPE_OF.get(kind, kind))
-    level, core_level = _levels(shape, framing.side, framing.centre, framing.radius)
-    voxels = float(framing.radius.mean())
-    down = scene.lattice.down
-    outer = along(occupancy(level, voxels), down)
-    core = None if core_level is None else along(occupancy(core_level, voxels), down)
-    outer = outer * scene.inside
-    core = None if core is None else core * scene.inside
-    if core is not None:
-        # A broken ring has gaps in its wall only.
-        outer = np.maximum(outer, core)
-        core = core if core.sum() > 0.03 * outer.sum() or kind == "calcified" else None
-    if kind == "ring" and core is None:
-        kind = "lobed"
-    ambiguous = bool(kind == "ring" and rng.random() < 0.5)
-    # What the picture alone has to say: in MR the rim that takes up contrast is outlined, in PET and CT all of it.
-    core_in = bool(rng.random() < 0.5) if ambiguous else scene.modality != "MR"
-    target = core_in or kind != "ring"
-    return _Lesion(kind, outer, core, target, ambiguous, along(level, down), framing.centre, framing.radius)
-
-
-def _levels(shape: Shape, side: int, centre: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The shape's levels on the fine voxels of the region, worked out near the lesion only."""
-    low = np.clip(np.floor(centre - 1.45 * radius), 0, side).astype(int)
-    high = np.clip(np.ceil(centre + 1.45 * radius) + 1, 0, side).astype(int)
-    axes = [(np.arange(a, b) - c) / r for a, b, c, r in zip(low, high, centre, radius, strict=True)]
-    level, core = shape.levels((axes[0], axes[1], axes[2]))
-    where = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    full = np.full((side, side, side), np.float32(0.5))
-    full[where] = level
-    if core is None:
-        return full, None
-    full_core = np.full_like(full, 0.5)
-    full_core[where] = core
-    return full, full_core
-
-
-def _painted(rng: np.random.Generator, scene: Scene, lesion: _Lesion, hard: float) -> np.ndarray:
+def _painted(rng: np.random.Generator, scene: Scene, lesion: Lesion, hard: float) -> np.ndarray:
     """Lesion, core, rim, halo and decoys over the tissue."""
     around, spread = _surroundings(scene, lesion)
     value = _own_value(rng, scene, lesion, (around, spread), hard)
@@ -272,7 +214,7 @@ def _painted(rng: np.random.Generator, scene: Scene, lesion: _Lesion, hard: floa
     return out + weight * (own - out)
 
 
-def _surroundings(scene: Scene, lesion: _Lesion) -> tuple[float, float]:
+def _surroundings(scene: Scene, lesion: Lesion) -> tuple[float, float]:
     """Mean and standard deviation of the tissue just around the lesion."""
     near = np.clip(1 - np.abs(lesion.level) / 0.4, 0, 1) * (lesion.outer < 0.5) * scene.inside
     total = float(near.sum())
@@ -283,7 +225,7 @@ def _surroundings(scene: Scene, lesion: _Lesion) -> tuple[float, float]:
 
 
 def _filling(
-    rng: np.random.Generator, scene: Scene, lesion: _Lesion, values: tuple[float, float], hard: float
+    rng: np.random.Generator, scene: Scene, lesion: Lesion, values: tuple[float, float], hard: float
 ) -> np.ndarray:
     """What the lesion is filled with: texture, patches of another kind, flecks of calcium, a rim of its own."""
     around, value = values
@@ -304,7 +246,7 @@ def _filling(
     return own
 
 
-def _bordered(rng: np.random.Generator, scene: Scene, lesion: _Lesion, step: float) -> np.ndarray:
+def _bordered(rng: np.random.Generator, scene: Scene, lesion: Lesion, step: float) -> np.ndarray:
     """The tissue with what a lesion does to it just outside: swelling in MR, a thin line of fat or fluid."""
     out = scene.image
     if rng.random() < 0.25 and scene.modality == "MR":
@@ -316,14 +258,14 @@ def _bordered(rng: np.random.Generator, scene: Scene, lesion: _Lesion, step: flo
     return out
 
 
-def _shell(rng: np.random.Generator, lesion: _Lesion, side: int) -> np.ndarray:
+def _shell(rng: np.random.Generator, lesion: Lesion, side: int) -> np.ndarray:
     """One on a thin shell just outside (side 1) or inside (-1) the border, falling off to both sides."""
     middle, width = side * rng.uniform(0.03, 0.1), rng.uniform(0.02, 0.06)
     return np.exp(-((lesion.level - np.float32(middle)) ** 2) / np.float32(2 * width**2))
 
 
 def _own_value(
-    rng: np.random.Generator, scene: Scene, lesion: _Lesion, surroundings: tuple[float, float], hard: float
+    rng: np.random.Generator, scene: Scene, lesion: Lesion, surroundings: tuple[float, float], hard: float
 ) -> float:
     """The lesion's mean: plain to see when easy, near its surroundings when hard."""
     around, spread = surroundings
@@ -333,7 +275,7 @@ def _own_value(
     sign = 1.0 if rng.random() < (0.85 if lesion.kind == "ring" else 0.62) else -1.0
     if scene.place == "lung":
         return float(rng.uniform(-60, 70)) - rng.random() ** 3 * hard * 500
-    if lesion.kind in _BODIES and rng.random() < _BORROWED:
+    if lesion.kind in BODIES and rng.random() < _BORROWED:
         # Tumours of soft tissue look much like some tissue near them.
         tissue = scene.image[scene.inside > 0]
         if len(tissue):
@@ -345,7 +287,7 @@ def _own_value(
     return around + sign * strength * max(unit, (1 - 0.6 * hard) * spread)
 
 
-def _core_value(rng: np.random.Generator, scene: Scene, lesion: _Lesion, around: float, value: float) -> float:
+def _core_value(rng: np.random.Generator, scene: Scene, lesion: Lesion, around: float, value: float) -> float:
     if scene.modality == "PT":
         return around + rng.uniform(0.0, 0.45) * (value - around)
     if lesion.kind == "calcified":
@@ -368,7 +310,7 @@ def _blur(rng: np.random.Generator, scene: Scene, hard: float) -> list[np.ndarra
 
 
 def _with_decoys(
-    rng: np.random.Generator, scene: Scene, lesion: _Lesion, own: np.ndarray, image: np.ndarray, blur: list[np.ndarray]
+    rng: np.random.Generator, scene: Scene, lesion: Lesion, own: np.ndarray, image: np.ndarray, blur: list[np.ndarray]
 ) -> np.ndarray:
     """Neighbours of the lesion's own intensity, touching it or apart, that are not part of the target."""
     for _ in range(int(rng.integers(1, 4))):
@@ -377,7 +319,7 @@ def _with_decoys(
         size = rng.uniform(0.25, 0.8)
         centre = lesion.centre + direction * lesion.radius * (rng.uniform(0.75, 1.5) + size)
         kind = "branch" if rng.random() < (0.8 if scene.place == "lung" else 0.3) else "lobed"
-        level, _ = _levels(Shape.draw(rng, kind), scene.lattice.side, centre, lesion.radius * size)
+        level, _ = levels_on(Shape.draw(rng, kind), scene.lattice.side, centre, lesion.radius * size)
         weight = along(occupancy(level, float(lesion.radius.mean() * size)), scene.lattice.down) * scene.inside
         image = image + along(weight, blur) * (own - image)
     return image
@@ -418,7 +360,7 @@ def _streaked(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
 
 
 def _shown(
-    rng: np.random.Generator, scene: Scene, lesion: _Lesion, image: np.ndarray, settings: RegionSettings
+    rng: np.random.Generator, scene: Scene, lesion: Lesion, image: np.ndarray, settings: RegionSettings
 ) -> PaintedRegion:
     """Everything on the region's own voxels, cut by the end of the file."""
     up = scene.lattice.up
@@ -460,7 +402,7 @@ def _organ_region(rng: np.random.Generator, scene: Scene) -> PaintedRegion:
 
 
 def _cut(
-    rng: np.random.Generator, lesion: _Lesion, valid: np.ndarray, image: np.ndarray
+    rng: np.random.Generator, lesion: Lesion, valid: np.ndarray, image: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The file ends somewhere across the lesion or near it; the image repeats its last plane beyond."""
     axis = int(rng.integers(3))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lesionlocator.synth import paint
+from lesionlocator.synth.body import Lesion, draw_lesion
 from lesionlocator.synth.lattice import along
 from lesionlocator.synth.paint import PaintedRegion, RegionSettings
 from lesionlocator.synth.scene import Backgrounds, Framing, Scene
@@ -42,7 +43,7 @@ class _Strokes:
 
     scene: Scene
     seeds: tuple[int, ...]
-    lesion: paint._Lesion
+    lesion: Lesion
     hard: float
 
 
@@ -72,7 +73,7 @@ def _draw_once(
     seeds = tuple(int(seed) for seed in rng.integers(2**53, size=4))
     kinds = [kind, "parts"] if rng.random() < settings.parted else [kind, kind]
     lesions = [
-        paint._draw_lesion(np.random.default_rng(seeds[0]), scene, name, frame)
+        draw_lesion(np.random.default_rng(seeds[0]), scene, name, frame)
         for name, frame in zip(kinds, (framing, _changed(rng, framing, settings)), strict=True)
     ]
     if rng.random() < 0.5:
@@ -93,7 +94,7 @@ def _changed(rng: np.random.Generator, framing: Framing, settings: VisitSettings
 
 
 def _visit(
-    rng: np.random.Generator, strokes: _Strokes, lesion: paint._Lesion | None, settings: VisitSettings
+    rng: np.random.Generator, strokes: _Strokes, lesion: Lesion | None, settings: VisitSettings
 ) -> PaintedRegion:
     """One visit; without a lesion the tissue alone, with its neighbours and perhaps a scar."""
     scene, first, hard = strokes.scene, strokes.lesion, strokes.hard
