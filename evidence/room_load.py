@@ -26,6 +26,7 @@ QUEUE, MEMORY_MB = 40, 20
 TOKEN, PORT_HOST = "a-token-for-the-load", "127.0.0.1"
 AFFINE = np.array([[-1.5, 0, 0, 71.25], [0, -1.5, 0, 71.25], [0, 0, 2.5, -73.75], [0, 0, 0, 1]])
 SHAPE = (96, 96, 60)
+CONFLICT = "changed in another window"
 BALL_MM, RADIUS_MM = (-30.0, 0.0, 10.0), 9.0
 
 
@@ -40,6 +41,7 @@ class Session:
     waits_s: list = field(default_factory=list)
     refused: int = 0
     said_when: int = 0
+    conflicts: int = 0
     wrong: list = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -153,12 +155,25 @@ def keep(one, status, answer, headers, waited_s):
         one.said_when += "Retry-After" in headers and {"found", "needed", "do"} <= set(answer["error"])
     elif status == 200 and "revision" in answer:
         one.confirmed += 1
-        one.revision = max(one.revision, answer["revision"])
+        # A step that is undone leads back to an earlier revision; answers of requests at once come in any order.
+        one.revision = max(one.revision, answer["revision"]) if one.is_greedy else answer["revision"]
         one.waits_s.append(waited_s)
         return True
+    elif is_conflict(status, answer):
+        one.conflicts += 1
+        one.revision = answer["error"]["revision"]
     else:
         one.wrong.append((status, answer))
     return False
+
+
+def is_conflict(status, answer):
+    """Whether it says that another request of this case came first: what a session is told that asks twice at once.
+
+    It is told so at once (409), or at the end of a job that found the case changed while it outlined.
+    """
+    error = answer.get("error") or {}
+    return status in (200, 409) and CONFLICT in error.get("found", "") and {"needed", "do"} <= set(error)
 
 
 def request(one, step):
@@ -188,8 +203,9 @@ def page(sessions, memory, lost):
     greedy = [one for one in sessions if one.is_greedy]
     wrong = sum(len(one.wrong) for one in sessions)
     refused = sum(one.refused for one in sessions)
+    conflicts = [sum(one.conflicts for one in some) for some in (patient, greedy)]
     text += (
-        f"| Load at the end, 5 minutes | {os.getloadavg()[1]:.1f}; other work ran at the same time |\n\n"
+        f"| Load at the end, 5 minutes | {os.getloadavg()[1]:.1f} |\n\n"
         f"One `lesionlocator serve` with its one worker, the default model, {QUEUE} places in the queue and\n"
         f"{MEMORY_MB} MB for open scans (half of them fit). {PATIENT} sessions do one thing after the other without a\n"
         f"pause: box, click that corrects, note, undo. {GREEDY} greedy ones keep asking for {GREEDY_JOBS} outlines at\n"
@@ -200,7 +216,10 @@ def page(sessions, memory, lost):
     text += row(f"{PATIENT} patient", patient) + row(f"{GREEDY} greedy", greedy) + "\n"
     text += (
         f"Of {refused} refusals {sum(one.said_when for one in sessions)} said when to come back and what to do.\n"
-        f"Answers that were neither the case nor a refusal: {wrong}. Steps that were confirmed and are not in the\n"
+        f"Conflicts (another request of the same session came first, so this step was not made, and it says so):\n"
+        f"{conflicts[0]} of the patient sessions, {conflicts[1]} of the greedy ones, who ask {GREEDY_JOBS} times at\n"
+        f"once for one case. Answers that were neither the case, nor a refusal, nor a conflict: {wrong}.\n"
+        "Steps that were confirmed and are not in the\n"
         f"journal, or cases that do not stand at their last step: {len(lost)}.\n\n"
         "| Time, s | Memory of the server, MB |\n|---|---|\n"
     )
