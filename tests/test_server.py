@@ -77,6 +77,10 @@ def test_prompts_that_came_with_the_case_are_outlined_followed_and_decided(reade
     assert lesion(view, 1, "7")["status"] == "absent"
     gone = next(link for link in view["links"] if link["lesion_id"] == "7")
     assert (gone["event"], gone["decided_by"]) == ("vanished", "reader")
+    view = reader.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "9", "say": "accept"})
+    assert (lesion(view, 1, "9")["status"], lesion(view, 1, "9")["decision"]) == ("absent", "accepted")
+    gone = next(link for link in view["links"] if link["lesion_id"] == "9")
+    assert (gone["event"], gone["decided_by"]) == ("vanished", "reader")
 
 
 def test_what_a_reader_moved_stays_when_lesions_are_followed_again(reader):

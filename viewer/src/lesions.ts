@@ -116,7 +116,7 @@ export class LesionPanel {
     return el(
       "div",
       { class: "row" },
-      button("accept", "Accept", "The outline is right (A)", () => room.decide("accept")),
+      button("accept", "Accept", lesion.has_outline ? "The outline is right (A)" : "It is gone indeed (A)", () => room.decide("accept")),
       button("move", "Move", "Click where the lesion really is (M)", () => room.setTool("move")),
       isFirst
         ? button("reject", "Reject", "Not a lesion: taken out of all scans (R)", () => room.decide("reject"))

@@ -69,7 +69,16 @@ class Reading:
         return reading._linked((*kept, link))._decided((scan, lesion.id), "moved")
 
     def accepted(self, place: Place) -> Reading:
-        """The reader agrees with what was found."""
+        """The reader agrees with what was found: an outline, or that the lesion ended before this scan."""
+        scan, lesion_id = place
+        lesion = self.lesion(place)
+        if lesion.mask is None and lesion.status is Status.ABSENT:
+            links = [replace(one, decided_by="reader") if _ended(one, place) else one for one in self.case.links]
+            return (
+                self._linked(tuple(links))
+                .with_lesion(scan, replace(lesion, confidence=None))
+                ._decided((scan, lesion_id), "accepted")
+            )
         self._refuse_without_outline(place)
         return self._decided(place, "accepted")
 
@@ -177,6 +186,12 @@ class Reading:
     def _decided(self, place: Place, said: Decision | None) -> Reading:
         kept = {other: one for other, one in self.decisions.items() if other != place}
         return replace(self, decisions=kept if said is None else {**kept, place: said})
+
+
+def _ended(link: Link, place: Place) -> bool:
+    """Whether a link says that the lesion of this name ended before this scan, or in another lesion of it."""
+    scan, lesion_id = place
+    return link.to == scan and link.before is not None and link.before[1] == lesion_id and link.after != place
 
 
 def _about(link: Link, scan: int, lesion_id: str) -> bool:
