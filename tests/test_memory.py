@@ -291,7 +291,9 @@ class Remembers:
     name, device = "rule", "cpu"
 
     def __call__(self, shown):
-        bright = shown[:, CHANNELS.index("patch")] > 0.5
+        scan = shown[:, CHANNELS.index("patch")]
+        middle = (scan.max(axis=(1, 2, 3)) + scan.min(axis=(1, 2, 3))) / 2
+        bright = scan > middle[:, None, None, None]
         there = (bright & (shown[:, CHANNELS.index("prior")] > 0)).any(axis=(1, 2, 3))
         return bright.astype(np.float32), np.stack([np.full(len(shown), 0.8), there], axis=1).astype(np.float32)
 

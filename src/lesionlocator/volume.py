@@ -115,14 +115,19 @@ class Mask:
         self._refuse_if_empty("a centroid")
         return self.points_mm.mean(axis=0)
 
+    @property
+    def depth_mm(self) -> Float[np.ndarray, "d h w"]:
+        """How far every voxel of the lesion is from the nearest one outside it; 0 outside."""
+        from scipy import ndimage
+
+        distances: Callable[..., np.ndarray] = ndimage.distance_transform_edt
+        return distances(np.pad(self.array, 1), sampling=self.geometry.spacing_mm)[1:-1, 1:-1, 1:-1]
+
     @cached_property
     def deepest_mm(self) -> Float[np.ndarray, "3"]:
         """Centre of the voxel furthest (in mm) from the border; on a tie the one nearest the centroid."""
-        from scipy import ndimage
-
         self._refuse_if_empty("a deepest voxel")
-        distances: Callable[..., np.ndarray] = ndimage.distance_transform_edt
-        depth = distances(np.pad(self.array, 1), sampling=self.geometry.spacing_mm)[1:-1, 1:-1, 1:-1]
+        depth = self.depth_mm
         deepest = np.argwhere(depth >= depth.max() - 1e-6).astype(float)
         at_mm = self.geometry.index_to_world(deepest)
         return at_mm[np.argmin(np.linalg.norm(at_mm - self.centroid_mm, axis=1))]

@@ -88,7 +88,7 @@ def deepest_click(truth: Mask, amount: float, rng: np.random.Generator) -> Click
 
 def inner_click(truth: Mask, amount: float, rng: np.random.Generator) -> Click:
     """A click on a random voxel of the lesion, the likelier the deeper it lies (by the square of its depth)."""
-    depth = _depth_mm(truth)[truth.array]
+    depth = truth.depth_mm[truth.array]
     return Click(truth.points_mm[rng.choice(len(depth), p=depth**2 / np.sum(depth**2))])
 
 
@@ -148,11 +148,6 @@ def axes_zyx(geometry: Geometry) -> tuple[int, int, int]:
 def _direction(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
     drawn = rng.standard_normal(3)
     return drawn / np.linalg.norm(drawn)
-
-
-def _depth_mm(mask: Mask) -> Float[np.ndarray, "d h w"]:
-    depth = ndimage.distance_transform_edt(np.pad(mask.array, 1), sampling=mask.geometry.spacing_mm)
-    return np.asarray(depth)[1:-1, 1:-1, 1:-1]
 
 
 def _largest_part(error: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from lesionlocator.prompt import Box
 from lesionlocator.segment.ask import Outline, Prepared, Remembered, SeenAgain
 from lesionlocator.segment.extent import at_least_a_voxel
 from lesionlocator.segment.first import Glimpse
-from lesionlocator.segment.learned import Learned, as_stored, standing
+from lesionlocator.segment.learned import Learned, as_stored, standing, stood
 from lesionlocator.segment.zoom import CHANNELS, PATCH, TOLD, Hints, Patch, View, hint, look, show, views_of
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard
@@ -109,11 +109,12 @@ class LearnedWithMemory(Learned):
         carried = at_least_a_voxel(Box.around(lesion.carried), followup.geometry)
         view = view_again(carried, followup.geometry)
         then, outline = seen_through(baseline, lesion.before, view, alignment.backward)
-        expected = hint(view, [], carried).box
-        shown = show_both(look(followup, view), then, outline, np.zeros((2, 3)) if expected is None else expected)
         axes, flipped = standing(followup.geometry)
-        turned = np.flip(np.transpose(shown, (0, *(1 + axis for axis in axes))), tuple(1 + axis for axis in flipped))
-        beliefs, said = self.memory(np.ascontiguousarray(turned)[None])
+        hints = hint(view, [], carried, outline).turned(axes, flipped)
+        bounds = np.zeros((2, 3)) if hints.box is None else hints.box
+        now, before = (stood(one, axes, flipped) for one in (look(followup, view), then))
+        shown = show_both(now, before, np.zeros_like(outline) if hints.prior is None else hints.prior, bounds)
+        beliefs, said = self.memory(shown[None])
         belief = as_stored(beliefs[0], axes, flipped).astype(np.float32)
         confidence, presence = (round(float(word), 4) for word in said[0])
         if presence < float(self.card.settings.get("vanished_below", _GONE)):

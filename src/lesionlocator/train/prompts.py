@@ -110,8 +110,7 @@ def misjudged(rng: np.random.Generator, box: Box, click: Click, settings: Prompt
 
 def draw_click(rng: np.random.Generator, mask: Mask, positive: bool) -> Click:
     """A click in a mask: mostly deep, now and then anywhere."""
-    depth = ndimage.distance_transform_edt(np.pad(mask.array, 1), sampling=mask.geometry.spacing_mm)
-    inside = np.asarray(depth)[1:-1, 1:-1, 1:-1][mask.array]
+    inside = mask.depth_mm[mask.array]
     chances = inside ** float(rng.choice((0.0, 1.0, 2.0, 6.0), p=(0.15, 0.25, 0.3, 0.3)))
     index = np.argwhere(mask.array)[rng.choice(len(inside), p=chances / chances.sum())]
     at = index + rng.uniform(-0.4, 0.4, 3)
