@@ -108,6 +108,18 @@ def test_change_is_counted_from_the_first_scan_and_from_the_smallest_before():
     assert changes[2].long_axis_from_nadir_percent == pytest.approx(25)
 
 
+def test_a_lesion_that_is_part_of_another_one_is_not_counted_as_gone():
+    rows = [
+        Row("a", "1", Status.OUTLINED, volume_ml=4.0, long_axis_mm=8.0),
+        Row("b", "1", Status.ABSENT, reason="merged into lesion 2"),
+        Row("c", "1", Status.OUTLINED, volume_ml=2.0, long_axis_mm=4.0),
+    ]
+    changes = measure_changes(rows, {("b", "1")})
+    assert changes[1].volume_from_baseline_percent is None
+    assert changes[2].volume_from_nadir_percent == -50.0
+    assert measure_changes(rows)[1].volume_from_baseline_percent == -100.0
+
+
 def test_a_lesion_that_could_not_be_outlined_has_no_change():
     rows = [Row("a", "1", Status.OUTLINED, volume_ml=1.0, long_axis_mm=1.0), Row("b", "1", Status.FAILED)]
     assert measure_changes(rows)[1].volume_from_baseline_percent is None

@@ -158,6 +158,14 @@ class Case:
         ]
         return tuple(sorted([*linked, *new], key=lambda h: h.to_scan))
 
+    def merged(self) -> frozenset[tuple[str, str]]:
+        """(name of a scan, lesion id) of every lesion that has become part of another one in that scan."""
+        return frozenset(
+            (self.timepoints[one.to_scan].name, one.lesion_id)
+            for one in self.events()
+            if one.event is Event.MERGED and one.lesion_id != one.to_lesion_id
+        )
+
     def tracks(self) -> tuple[tuple[Place, ...], ...]:
         """Lesions joined by links, each track in order of time; a merge or split joins its branches into one track."""
         places = [(i, lesion.id) for i, timepoint in enumerate(self.timepoints) for lesion in timepoint.lesions]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,8 @@ class Change:
     """How one lesion of one scan compares with its first scan and with its smallest so far, in percent of those.
 
     None where it cannot be said: no earlier scan with an outline, or an outline missing for another reason than that
-    the lesion is gone. A lesion that is gone has changed by -100 %.
+    the lesion is gone. A lesion that is gone has changed by -100 %; one that is part of another one now has no change
+    of its own.
     """
 
     scan: str
@@ -141,13 +142,19 @@ def axial_axis(geometry: Geometry) -> int:
     return int(np.argmax(np.abs(geometry.affine[2, :3]) / geometry.spacing_mm))
 
 
-def measure_changes(rows: Iterable[Row]) -> list[Change]:
-    """Change of every row from its lesion's first outline and from its smallest before this scan (nadir)."""
+def measure_changes(rows: Iterable[Row], merged: Container[tuple[str, str]] = ()) -> list[Change]:
+    """Change of every row from its lesion's first outline and from its smallest before this scan (nadir).
+
+    Args:
+        rows: In order of time.
+        merged: What `Case.merged` says: those are not gone, so their change cannot be said.
+    """
     volumes: dict[str, list[float]] = {}
     diameters: dict[str, list[float]] = {}
     changes: list[Change] = []
     for row in rows:
-        volume, diameter = (0.0, 0.0) if row.status is Status.ABSENT else (row.volume_ml, row.long_axis_mm)
+        is_gone = row.status is Status.ABSENT and (row.scan, row.lesion_id) not in merged
+        volume, diameter = (0.0, 0.0) if is_gone else (row.volume_ml, row.long_axis_mm)
         past_volumes = volumes.setdefault(row.lesion_id, [])
         past_diameters = diameters.setdefault(row.lesion_id, [])
         changes.append(

@@ -63,7 +63,7 @@ def _table(case: Case) -> Iterator[tuple[str, ...]]:
     rows = measure_case(case)
     happened = _happened(case)
     index = {timepoint.name: at for at, timepoint in enumerate(case.timepoints)}
-    for row, change in zip(rows, measure_changes(rows), strict=True):
+    for row, change in zip(rows, measure_changes(rows, case.merged()), strict=True):
         percent = change.volume_from_baseline_percent
         yield (
             row.scan,

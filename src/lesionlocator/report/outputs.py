@@ -72,7 +72,7 @@ def write_report(case: Case, rows: Sequence[Row], folder: Path | str, record: Re
         written = [name for timepoint in case.timepoints for name in _write_masks(timepoint, labels, folder, record)]
         write_text(folder / "lesions.csv", table([f.name for f in fields(Row)], (asdict(row) for row in rows)))
         write_text(folder / "links.csv", table(LINK_COLUMNS, link_rows(case)))
-        changes = (asdict(change) for change in measure_changes(rows))
+        changes = (asdict(change) for change in measure_changes(rows, case.merged()))
         write_text(folder / "changes.csv", table([f.name for f in fields(Change)], changes))
         written += ["lesions.csv", "links.csv", "changes.csv"]
         if record.repeatability:

@@ -24,7 +24,9 @@ class Viewer:
     def view(self, kept: Kept, reading: Reading) -> dict[str, Any]:
         """The whole case."""
         rows = [self._row(timepoint, lesion) for timepoint in reading.case.timepoints for lesion in timepoint.lesions]
-        changes = {(change.scan, change.lesion_id): asdict(change) for change in measure_changes(rows)}
+        changes = {
+            (change.scan, change.lesion_id): asdict(change) for change in measure_changes(rows, reading.case.merged())
+        }
         found = {(row.scan, row.lesion_id): row for row in rows}
         scans = [
             self._scan(reading, index, rows=found, changes=changes) for index in range(len(reading.case.timepoints))

@@ -40,14 +40,13 @@ _KINDS = {
         "calcified": 0.03,
     },
     "MR": {
-        "lobed": 0.38,
+        "lobed": 0.4,
         "spiculated": 0.03,
-        "ring": 0.26,
+        "ring": 0.3,
         "branch": 0.06,
         "parts": 0.07,
         "fragments": 0.05,
-        "cystic": 0.05,
-        "necrotic": 0.1,
+        "necrotic": 0.09,
     },
     "PT": {"lobed": 0.42, "cold_core": 0.36, "parts": 0.12, "branch": 0.04, "ring": 0.06},
 }
@@ -295,6 +294,9 @@ def _core_value(rng: np.random.Generator, scene: Scene, lesion: Lesion, around: 
     if lesion.kind == "cystic":
         away = rng.uniform(0.4, 1.2) * abs(value - around) + (15 if scene.modality == "CT" else 0.05 * scene.scale)
         return value - away if rng.random() < 0.7 else value + away
+    if scene.modality == "MR" and lesion.kind == "necrotic":
+        # Where contrast makes a rim stand out, the rim is what is outlined; where the core counts, the two look alike.
+        return value + rng.uniform(-0.35, 0.3) * (value - around)
     if rng.random() < 0.25:
         return around
     return around + rng.uniform(-0.7, 0.4) * (value - around)

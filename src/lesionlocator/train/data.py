@@ -17,6 +17,9 @@ from lesionlocator.volume import Modality, Volume
 DROPPED = (0, 1, 2, 3, 4)
 """The channels that are left out at times."""
 
+_TOLD = 0.35
+"""How often clicks say whether the core of a ring is meant."""
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
@@ -83,11 +86,11 @@ def draw_sample(rng: np.random.Generator, region: Region, settings: SampleSettin
 def read(rng: np.random.Generator, region: Region, modality: Modality) -> tuple[Region, bool]:
     """One reading of a ring, and whether clicks tell which.
 
-    Half of the time the prompts do not say whether the core is meant; then the rim is on MR, and all of it elsewhere.
+    Mostly the prompts do not say whether the core is meant; then the rim is on MR, and all of it elsewhere.
     """
     if region.core is None:
         return region, False
-    told = bool(rng.random() < 0.5)
+    told = bool(rng.random() < _TOLD)
     counted_in = bool(rng.random() < 0.5) if told else modality != "MR"
     truth = region.truth | region.core if counted_in else region.truth & ~region.core
     return replace(region, truth=truth), told

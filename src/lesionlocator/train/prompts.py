@@ -132,7 +132,7 @@ def spoil(rng: np.random.Generator, truth: Patch) -> Patch:
 def _telling_clicks(
     rng: np.random.Generator, mask: Mask, core: Bool[np.ndarray, "d h w"] | None, scan: Geometry
 ) -> list[Click]:
-    if core is None or not core.any() or rng.random() < 0.15:
+    if core is None or not core.any():
         return []
     part = Mask.from_array(core, scan)
     counted_in = bool(mask.on(scan)[core].mean() > 0.5)
