@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lesionlocator.align import align_quality
+from lesionlocator.recall import recalled
 from lesionlocator.scene import (
     Look,
     Scene,
@@ -45,7 +46,8 @@ class Sighting:
     finding nothing means nothing. `likeness` (0 to 1) is how much of the baseline's contrast is left. `settled` is how
     its place was decided; `strayed_mm` how far from there it was found, if nothing was at the place itself.
     `agreement` (0 to 1) is how alike both scans are around the place; `stands_out` the lesion's contrast in the
-    baseline, in spreads of its surroundings.
+    baseline, in spreads of its surroundings, `contrast` the same with its sign in the scan's unit. `recalled` is the
+    outline that its brightness gives it here (`recall.py`).
     """
 
     carried: Mask
@@ -58,6 +60,8 @@ class Sighting:
     strayed_mm: float = 0.0
     agreement: float = 0.0
     stands_out: float = 0.0
+    contrast: float = 0.0
+    recalled: Mask | None = None
 
 
 def locate(scene: Scene) -> list[Sighting]:
@@ -116,9 +120,11 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
         settled=settled[index],
         agreement=_agreement(one),
         stands_out=one.look.spreads,
+        contrast=one.look.contrast,
     )
     if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.of_one_kind:
         return blank
+    blank = replace(blank, recalled=recalled(one.carried, (), one.scene.followup, one.look.contrast))
     region = _Region(index, placed, settled)
     if not one.decisive:
         # Among tissues of many kinds its own brightness says little; what has changed at its place may say more.
@@ -126,7 +132,8 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
     found, likeness = region.lesion_like(one.look)
     parts = region.parts(found)
     around = region.connected(found, parts)
-    return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness)
+    outline = recalled(one.carried, parts, one.scene.followup, one.look.contrast)
+    return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness, recalled=outline)
 
 
 def _agreement(one: Sought) -> float:

@@ -14,13 +14,17 @@ from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Sighting, locate_all
 from lesionlocator.parts import distinct, join
-from lesionlocator.prompt import Click, Prompt
+from lesionlocator.prompt import Click, Prompt, Shape
+from lesionlocator.recall import told_by_brightness
 from lesionlocator.scene import Rules, Scene
-from lesionlocator.segment import Follower, Prepared, Rememberer, Segmenter
+from lesionlocator.segment import Follower, Outline, Prepared, Rememberer, Segmenter
 from lesionlocator.segment.ask import is_positive
 from lesionlocator.segment.visit import outlined, segment_timepoint
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.wanted import Carried, Wanted, again, taken_apart, wanted
+
+_TOLD = 0.5
+"""Dice from which on brightness tells a lesion from what is around it."""
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
@@ -119,6 +123,7 @@ class _Chain:
         self._volumes: dict[int, Volume] = {}
         self._prepared: dict[int, Prepared] = {}
         self._alignments = Kept()
+        self._told: dict[Place, float] = {}
         for lesion in timepoints[0].lesions:
             if lesion.mask is None and len(timepoints) > 1:
                 reason = f"not outlined in {timepoints[0].name}: {lesion.reason}"
@@ -232,15 +237,28 @@ class _Chain:
         All that is wanted of a scan is handed over at once. `Wanted` has what is known of the lesions: their outline
         in the scan where they were last seen, and what was sighted here.
         """
-        asks = [ask for want in asked for ask in want.asks]
-        if not asks:
-            return []
-        outlines = iter(self.segmenter.outline(self._ready(index), asks))
         geometry = self.timepoints[index].geometry
+        recalled = [self._recalled(want) for want in asked]
+        asks = [ask for want, known in zip(asked, recalled, strict=True) if known is None for ask in want.asks]
+        outlines = iter(self.segmenter.outline(self._ready(index), asks) if asks else ())
         return [
-            [outlined(Lesion(want.keeper.lesion.id, ask), next(outlines), geometry) for ask in want.asks]
-            for want in asked
+            [outlined(Lesion(want.keeper.lesion.id, ask), known or next(outlines), geometry) for ask in want.asks]
+            for want, known in zip(asked, recalled, strict=True)
         ]
+
+    def _recalled(self, want: Wanted) -> Outline | None:
+        """The outline by brightness, of a lone lesion that it told better than the segmenter did where it is known."""
+        mask, place, sighting = want.keeper.mask, want.keeper.place, want.keeper.sighting
+        if len(want.group) > 1 or len(want.asks) > 1 or sighting.recalled is None:
+            return None
+        if place not in self._told:
+            told = told_by_brightness(mask, self._volume(place[0]), sighting.contrast)
+            if told >= _TOLD:
+                (own,) = self.segmenter.outline(self._ready(place[0]), [(Shape(mask),)])
+                by_segmenter = 0.0 if own.mask is None else 2 * own.mask.overlap(mask) / (own.mask.voxels + mask.voxels)
+                told = told if told > by_segmenter else 0.0
+            self._told[place] = told
+        return Outline(sighting.recalled, round(self._told[place], 4)) if self._told[place] >= _TOLD else None
 
     def _outlines_again(self, rememberer: Rememberer, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
         """The same by a model that has the scan in memory where the lesions were last seen."""

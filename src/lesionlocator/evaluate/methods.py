@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
-from scipy import ndimage
 
 from lesionlocator.align import ALIGNERS
 from lesionlocator.evaluate.whole_field import WHOLE_FIELD, whole_field
 from lesionlocator.geometry import Alignment
-from lesionlocator.measure import axial_axis
 from lesionlocator.prompt import Box
+from lesionlocator.recall import halfway
 from lesionlocator.segment import Ask, Outline, Prepared, Segmenter, load_segmenter
 from lesionlocator.segment.ask import NotOutlined, answer
 from lesionlocator.volume import Mask, Volume
@@ -23,7 +21,6 @@ Align = Callable[[str, Volume, Volume], Alignment]
 """(aligner's name, baseline, followup) -> alignment; kept, so that each is found once."""
 
 TRACKED = "track:"
-_GROWN_VOXELS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +66,7 @@ class Copied:
     def carry(self, mask: Mask, baseline: Volume, followup: Volume, align: Align) -> Mask:
         """The outline in the follow-up; empty when it lies outside."""
         carried = mask.warped(followup.geometry, align(self.aligner, baseline, followup))
-        return _halfway(carried, followup) if self.halfway and not carried.is_empty else carried
+        return (halfway(carried, followup) or carried) if self.halfway else carried
 
 
 BASELINES: dict[str, Callable[[], Segmenter]] = {FILLED_BOX.name: lambda: FILLED_BOX, WHOLE_FIELD.id: whole_field}
@@ -131,33 +128,3 @@ def _guessed(volume: Volume, ask: Ask) -> Box:
     if outline.mask is None:
         raise NotOutlined(outline.reason)
     return Box.around(outline.mask)
-
-
-def _halfway(carried: Mask, followup: Volume) -> Mask:
-    covered = followup.geometry.clip(*_wider(carried, followup))
-    if covered is None:
-        return carried
-    part = followup.crop(*covered)
-    inside = carried.on(part.geometry)
-    grown = _grown_in_slices(inside, axial_axis(part.geometry))
-    rim = grown & ~inside
-    if not rim.any():
-        return carried
-    values = np.asarray(part.array, float)
-    within, around = float(values[inside].mean()), float(values[rim].mean())
-    beyond = values > (within + around) / 2 if within > around else values < (within + around) / 2
-    return Mask.from_array(grown & beyond, part.geometry)
-
-
-def _wider(mask: Mask, volume: Volume) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    d, h, w = mask.geometry.offset_in(volume.geometry) or (0, 0, 0)
-    n, m, k = mask.array.shape
-    return (
-        (d - _GROWN_VOXELS, h - _GROWN_VOXELS, w - _GROWN_VOXELS),
-        (d + n + _GROWN_VOXELS, h + m + _GROWN_VOXELS, w + k + _GROWN_VOXELS),
-    )
-
-
-def _grown_in_slices(inside: Bool[np.ndarray, "d h w"], axis: int) -> Bool[np.ndarray, "d h w"]:
-    square = np.ones(tuple(1 if a == axis else 3 for a in range(3)), bool)
-    return np.asarray(ndimage.binary_dilation(inside, square, iterations=_GROWN_VOXELS))
