@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from functools import partial
@@ -108,4 +109,6 @@ def main(kind: str, out: Path, log: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
+    # Where the tests run in the background, a shell has it ignored, and children take that over.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

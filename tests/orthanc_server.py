@@ -41,11 +41,11 @@ def orthanc(program: str, folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/dicom-web"
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=120)
 
 
 def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while time.monotonic() < until and server.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=5):

@@ -56,13 +56,13 @@ class Server:
 
     def wait(self) -> None:
         """Until it answers."""
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while time.monotonic() < until:
             assert self.process.poll() is None, (self.state.parent / "server.log").read_text()
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.1)
-        pytest.fail("the server did not start in 90 s")
+        pytest.fail("the server did not start in 240 s")
 
     def __enter__(self) -> Server:
         return self
@@ -73,7 +73,7 @@ class Server:
     def kill(self) -> None:
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self.log.close()
 
 
@@ -83,7 +83,7 @@ class Reader:
     def __init__(self, context, server) -> None:
         self.errors: list[str] = []
         self.page = context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(120_000)
         self.page.on("pageerror", lambda problem: self.errors.append(str(problem)))
         self.page.on("console", lambda line: self.errors.append(line.text) if "Content Security" in line.text else None)
         server.wait()
@@ -120,12 +120,18 @@ class Reader:
         """With the keys of the picture; slices are 2.5 mm."""
         picture = self.page.locator(f'canvas[data-side="{side}"][data-plane="axial"]')
         picture.focus()
-        for _ in range(60):
+        for _ in range(20):
             ahead = round((z_mm + 73.75) / 2.5) - int(picture.get_attribute("data-slice"))
             if ahead == 0:
                 return
-            self.page.keyboard.press("PageUp" if ahead > 0 else "PageDown")
-            self.page.wait_for_timeout(60)
+            self.press("PageUp" if ahead > 0 else "PageDown", abs(ahead))
+        pytest.fail("the slice is not shown")
+
+    def press(self, key: str, times: int) -> None:
+        """A key so many times, and until what came of it is drawn."""
+        for _ in range(times):
+            self.page.keyboard.press(key)
+        self.page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
 
     def rest(self) -> None:
         """Waits until nothing is on its way and every outline is drawn."""

@@ -18,7 +18,7 @@ class Caller:
 
     def ask(self, method: str, path: str, body: dict | None = None) -> tuple[int, Any]:
         """Status and answer. A server that is gone is an OSError or HTTPException."""
-        line = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        line = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=240)
         headers = {"Authorization": f"Bearer {TOKEN}", "X-Session": self.session, "Content-Type": "application/json"}
         try:
             line.request(method, f"/api{path}", None if body is None else json.dumps(body), headers)

@@ -160,12 +160,12 @@ def test_a_lesion_that_grew_is_not_shrunk_back_by_the_alignment(baseline):
     assert radius**3 / 1000 == pytest.approx(1.0, abs=0.25)
 
 
-@pytest.mark.parametrize("name", ["rigid", "deformable"])
-def test_the_storage_order_of_a_scan_does_not_matter(name, baseline, shifted, turn_answers, places):
+def test_the_storage_order_of_a_scan_does_not_matter(baseline, shifted, turn_answers, places):
+    """Of the last aligner, which begins with what the others find."""
     followup, _ = shifted
     array, geometry = stored(followup.array, followup.geometry, (2, 0, 1), (-1, 1, -1))
-    same = ALIGNERS[name](baseline, replace(followup, array=array, geometry=geometry))
-    assert np.abs(same.forward(places) - turn_answers[name].forward(places)).max() < 0.1
+    same = ALIGNERS["deformable"](baseline, replace(followup, array=array, geometry=geometry))
+    assert np.abs(same.forward(places) - turn_answers["deformable"].forward(places)).max() < 0.1
 
 
 def test_other_voxels_give_the_same_answer(baseline, places):

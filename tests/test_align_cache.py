@@ -126,17 +126,17 @@ def test_of_two_who_ask_for_a_pair_at_once_the_second_waits_and_another_pair_doe
     def slow() -> Alignment:
         asked.append("slow")
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         return a_deformation()
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(kept.get, "pair", slow)
-        assert begun.wait(10)
+        assert begun.wait(60)
         second = pool.submit(kept.get, "pair", slow)
         assert kept.known("pair") is None
         assert kept.get("other pair", a_deformation) is kept.known("other pair")
         go.set()
-        assert first.result(10) is second.result(10)
+        assert first.result(60) is second.result(60)
     assert asked == ["slow"]
 
 

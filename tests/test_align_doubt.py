@@ -10,7 +10,7 @@ import pytest
 from lesionlocator.align import ALIGNERS
 from lesionlocator.align.doubt import overlap_doubts, search_doubts
 from lesionlocator.align.search import Found
-from lesionlocator.align.turn import turned
+from lesionlocator.align.turn import likely_turn, turned
 from lesionlocator.align.view import View, views
 from lesionlocator.geometry import AffineMap, Geometry
 from lesionlocator.volume import Volume
@@ -28,11 +28,12 @@ def baseline() -> Volume:
 
 
 @pytest.fixture(scope="module")
-def pair(baseline) -> tuple[View, View]:
-    return views(baseline, later_visit())
+def pair(baseline, later) -> tuple[View, View]:
+    return views(baseline, later)
 
 
-def later_visit() -> Volume:
+@pytest.fixture(scope="module")
+def later() -> Volume:
     at = GRID.affine.copy()
     at[:3, 3] += SHIFT.matrix[:3, 3] + 1.3
     return torso(Geometry(GRID.shape, at), SHIFT.inverse(), seed=1)
@@ -45,29 +46,37 @@ def with_header(scan: Volume, signs: tuple[int, int, int]) -> Volume:
     return replace(scan, geometry=Geometry(scan.geometry.shape, mirror @ scan.geometry.affine))
 
 
-@pytest.mark.parametrize(
-    ("signs", "words"),
-    [
-        ((-1, -1, 1), "turned by 180 degrees: its header seems to swap left and right, and front and back"),
-        ((1, -1, -1), "turned by 180 degrees: its header seems to swap front and back, and head and feet"),
-        ((-1, 1, -1), "turned by 180 degrees: its header seems to swap left and right, and head and feet"),
-        ((1, 1, -1), "mirrored: its header seems to swap head and feet"),
-        ((-1, 1, 1), "mirrored: its header seems to swap left and right"),
-    ],
-    ids=["on the belly", "upside down", "feet first", "slices backwards", "left is right"],
-)
-def test_a_header_the_wrong_way_round_is_named_and_the_tissue_is_found_all_the_same(baseline, signs, words):
-    wrong = with_header(later_visit(), signs)
+HEADERS = {
+    "on the belly": ((-1, -1, 1), "turned by 180 degrees: its header seems to swap left and right, and front and back"),
+    "upside down": ((1, -1, -1), "turned by 180 degrees: its header seems to swap front and back, and head and feet"),
+    "feet first": ((-1, 1, -1), "turned by 180 degrees: its header seems to swap left and right, and head and feet"),
+    "slices backwards": ((1, 1, -1), "mirrored: its header seems to swap head and feet"),
+    "left is right": ((-1, 1, 1), "mirrored: its header seems to swap left and right"),
+}
+
+
+@pytest.mark.parametrize("how", HEADERS)
+def test_a_header_the_wrong_way_round_is_named(baseline, later, how):
+    signs, words = HEADERS[how]
+    turn = likely_turn(*views(baseline, with_header(later, signs)))
+    assert turn is not None
+    assert (turn.signs, turn.words) == (signs, words)
+
+
+@pytest.mark.parametrize("how", ["feet first", "left is right"])
+def test_with_a_header_the_wrong_way_round_the_tissue_is_found_all_the_same(baseline, later, how):
+    signs, words = HEADERS[how]
+    wrong = with_header(later, signs)
     answer = ALIGNERS["rigid"](baseline, wrong)
     assert words in " ".join(answer.warnings)
-    mirror = np.linalg.solve(later_visit().geometry.affine.T, wrong.geometry.affine.T).T
+    mirror = np.linalg.solve(later.geometry.affine.T, wrong.geometry.affine.T).T
     away = np.linalg.norm(answer.forward(PLACES) - AffineMap(mirror)(SHIFT(PLACES)), axis=1)
     assert np.median(away) < 2.5
     assert np.abs(answer.backward(answer.forward(PLACES)) - PLACES).max() < 0.01
 
 
-def test_a_right_header_is_not_called_wrong_and_raises_no_doubt(baseline):
-    assert ALIGNERS["rigid"](baseline, later_visit()).warnings == ()
+def test_a_right_header_is_not_called_wrong_and_raises_no_doubt(baseline, later):
+    assert ALIGNERS["rigid"](baseline, later).warnings == ()
 
 
 def test_a_patient_who_lies_a_little_turned_is_not_called_wrong(baseline):

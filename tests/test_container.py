@@ -74,7 +74,7 @@ def test_it_runs_as_nobody_in_particular_and_only_with_a_token(stages, tmp_path)
     assert name == "lesionlocator"
     assert words[words.index("--port") + 1] == last.said("EXPOSE")[0]
     assert f":{last.said('EXPOSE')[0]}/api/health" in last.said("HEALTHCHECK")[0]
-    said = serve(words, tmp_path).communicate(timeout=120)[1]
+    said = serve(words, tmp_path).communicate(timeout=240)[1]
     assert "no token" in said
 
 
@@ -113,7 +113,7 @@ def installed(stages, tmp_path_factory):
 def ask(port: int, path: str, token: str = TOKEN) -> tuple[int, bytes]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as refusal:
         return refusal.code, refusal.read()
@@ -131,7 +131,7 @@ def test_its_steps_done_by_hand_give_a_page_that_is_served(stages, installed, tm
     words[words.index("--port") + 1] = str(port)
     server = serve(words, tmp_path, "--token", TOKEN, package=installed)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while time.monotonic() < until and server.poll() is None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
@@ -146,7 +146,7 @@ def test_its_steps_done_by_hand_give_a_page_that_is_served(stages, installed, tm
         assert (status, len(content) > 20_000) == (200, True)
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=120)
 
 
 @pytest.mark.slow

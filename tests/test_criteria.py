@@ -84,7 +84,7 @@ def metabolic(category):
 
 
 @pytest.mark.parametrize("name", [name for name in CRITERIA if name != "recist-1.1-confirmed"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(plan=plans(), at=st.integers(1, 4), value=st.floats(10.0, 60.0))
 def test_a_new_lesion_never_improves_a_response(name, plan, at, value):
     course = built(plan)
@@ -104,7 +104,7 @@ def test_a_new_lesion_never_improves_a_response(name, plan, at, value):
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(plan=plans(), random=st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(name, plan, random):
     course = built(plan)

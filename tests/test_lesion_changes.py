@@ -49,7 +49,7 @@ VISIT = two_lesions()
 KINDS = (Grow, Shrink, Vanish, Appear, Graft, Split, Merge, Necrosis, RimChange)
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=18, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 10_000))
 def test_every_change_that_can_be_drawn_keeps_its_promises(kind: type, seed: int) -> None:
     drawn = kind.draw(np.random.default_rng(seed), VISIT)
@@ -62,7 +62,7 @@ def test_every_change_that_can_be_drawn_keeps_its_promises(kind: type, seed: int
     assert found.events_read == found.events
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(kind=st.sampled_from((*KINDS, UptakeChange)), seed=st.integers(0, 10_000))
 def test_what_was_drawn_is_written_as_json_and_gives_the_same_bytes_again(kind: type, seed: int) -> None:
     visit = two_lesions("PT") if kind is UptakeChange else VISIT
@@ -74,7 +74,7 @@ def test_what_was_drawn_is_written_as_json_and_gives_the_same_bytes_again(kind: 
     assert_array_equal(again.apply(visit).visit.volume.array, drawn.apply(visit).visit.volume.array)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(factor=st.floats(0.08, 3.0), seed=st.integers(0, 100))
 def test_a_lesion_has_the_volume_that_was_asked_for(factor: float, seed: int) -> None:
     stretch = (1.0, 1.0, 1.0) if seed % 2 else (1.3, 1.0, 0.8)

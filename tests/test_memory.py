@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def ball(centre=(20.0, 30.0, 35.0), radius_mm=12.0):
     return Volume(np.where(away <= radius_mm, 100.0, 0.0).astype(np.float32), GRID, "MR"), away <= radius_mm
 
 
+@cache
 def both_visits():
     """A baseline and a follow-up in which the same ball is where the alignment says, as a network is shown them."""
     baseline, inside = ball()

@@ -70,16 +70,16 @@ class Keys:
     def go_to(self, x: float, y: float) -> None:
         """The cursor of the picture that has the focus; voxels are 1.5 mm."""
         cursor = "() => document.querySelector('.side.active .side-foot').textContent"
-        for _ in range(200):
+        for _ in range(20):
             words = self.reader.page.evaluate(cursor).split(" · ")[-1].split()
             now = dict(zip(words[0:6:2], map(float, words[1:6:2]), strict=True))
             right = x - (now["L"] if "L" in now else -now["R"])
             back = y - (now["P"] if "P" in now else -now["A"])
             if abs(right) <= 1.5 and abs(back) <= 1.5:
                 return
-            key = ("ArrowRight" if right > 0 else "ArrowLeft") if abs(right) > 1.5 else None
-            self.press(key or ("ArrowDown" if back > 0 else "ArrowUp"))
-            self.reader.page.wait_for_timeout(15)
+            for off, keys in ((right, ("ArrowLeft", "ArrowRight")), (back, ("ArrowUp", "ArrowDown"))):
+                if abs(off) > 1.5:
+                    self.reader.press(keys[off > 0], int(abs(off) // 1.5))
         pytest.fail("the cursor does not get there")
 
 

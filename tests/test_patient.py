@@ -91,7 +91,7 @@ def test_the_way_back_leads_back_and_tissue_never_folds(change):
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_breathing_moves_as_far_as_drawn_at_most_and_no_lesion_changes_its_volume_by_it(seed):
     visit = a_visit(order=1)
     drawn = Breathing.draw(np.random.default_rng(seed), visit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sqlite3
 import threading
 import time
@@ -37,6 +38,30 @@ def reader(cases, tmp_path):
     return Reader(cases, tmp_path / "state")
 
 
+@pytest.fixture(scope="module")
+def idle(cases, tmp_path_factory):
+    """A reader of a room in which nothing comes of what is asked, so that many tests can share it."""
+    return Reader(cases, tmp_path_factory.mktemp("idle"))
+
+
+@pytest.fixture(scope="module")
+def followed_state(cases, tmp_path_factory):
+    """What a room keeps in which the prompts of jones were outlined and followed."""
+    state = tmp_path_factory.mktemp("followed") / "state"
+    reader = Reader(cases, state)
+    view = reader.case("jones")
+    path = f"/api/cases/{view['id']}"
+    view = reader.done(f"{path}/outline-asked", {"revision": view["revision"]})
+    reader.done(f"{path}/follow", {"revision": view["revision"]})
+    return state
+
+
+@pytest.fixture
+def followed(cases, followed_state, tmp_path):
+    """A reader who goes on from there, in a room of its own."""
+    return Reader(cases, shutil.copytree(followed_state, tmp_path / "state"))
+
+
 def test_a_box_becomes_an_outline_that_is_measured(reader):
     view = reader.case("smith")
     view = reader.done(f"/api/cases/{view['id']}/outline", outline_body(view, LEFT))
@@ -63,35 +88,34 @@ def test_the_outline_and_the_scan_are_in_their_place(reader, cases, tmp_path):
     np.testing.assert_allclose(centre_ras * [-1, -1, 1], [LEFT.x, LEFT.y, LEFT.z], atol=1.0)
 
 
-def test_prompts_that_came_with_the_case_are_outlined_followed_and_decided(reader):
-    view = reader.case("jones")
+def test_prompts_that_came_with_the_case_are_asked(idle):
+    assert [one["status"] for one in idle.case("jones")["scans"][0]["lesions"]] == ["asked", "asked"]
+
+
+def test_what_was_outlined_and_followed_is_decided(followed):
+    view = followed.case("jones")
     path = f"/api/cases/{view['id']}"
-    assert [one["status"] for one in view["scans"][0]["lesions"]] == ["asked", "asked"]
-    view = reader.done(f"{path}/outline-asked", {"revision": view["revision"]})
-    view = reader.done(f"{path}/follow", {"revision": view["revision"]})
     assert lesion(view, 1, "7")["status"] == "outlined"
     assert lesion(view, 1, "9")["status"] == "absent"
-    view = reader.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "7", "say": "accept"})
+    view = followed.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "7", "say": "accept"})
     assert lesion(view, 1, "7")["decision"] == "accepted"
-    view = reader.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "7", "say": "reject"})
+    view = followed.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "7", "say": "reject"})
     assert lesion(view, 1, "7")["status"] == "absent"
     gone = next(link for link in view["links"] if link["lesion_id"] == "7")
     assert (gone["event"], gone["decided_by"]) == ("vanished", "reader")
-    view = reader.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "9", "say": "accept"})
+    view = followed.post(f"{path}/decide", {"revision": view["revision"], "scan": 1, "lesion_id": "9", "say": "accept"})
     assert (lesion(view, 1, "9")["status"], lesion(view, 1, "9")["decision"]) == ("absent", "accepted")
     gone = next(link for link in view["links"] if link["lesion_id"] == "9")
     assert (gone["event"], gone["decided_by"]) == ("vanished", "reader")
 
 
-def test_what_a_reader_moved_stays_when_lesions_are_followed_again(reader):
-    view = reader.case("jones")
+def test_what_a_reader_moved_stays_when_lesions_are_followed_again(followed):
+    view = followed.case("jones")
     path = f"/api/cases/{view['id']}"
-    view = reader.done(f"{path}/outline-asked", {"revision": view["revision"]})
-    view = reader.done(f"{path}/follow", {"revision": view["revision"]})
-    view = reader.done(f"{path}/outline", outline_body(view, LEFT, "9", 1))
+    view = followed.done(f"{path}/outline", outline_body(view, LEFT, "9", 1))
     moved = lesion(view, 1, "9")
     assert (moved["decision"], moved["status"]) == ("moved", "outlined")
-    view = reader.done(f"{path}/follow", {"revision": view["revision"]})
+    view = followed.done(f"{path}/follow", {"revision": view["revision"]})
     assert lesion(view, 1, "9")["centre_x_mm"] == moved["centre_x_mm"]
     assert [link["decided_by"] for link in view["links"] if link["lesion_id"] == "9"] == ["reader"]
 
@@ -142,27 +166,25 @@ def test_two_windows_do_not_overwrite_each_other(reader):
     assert own["state"] == "done"
 
 
-def test_a_prompt_on_nothing_is_refused_in_words_and_changes_nothing(reader):
-    view = reader.case("smith")
+def test_a_prompt_on_nothing_is_refused_in_words_and_changes_nothing(idle):
+    view = idle.case("smith")
     far = Ball(4000, 0, 0, 5)
-    job = reader.job(f"/api/cases/{view['id']}/outline", outline_body(view, far))
+    job = idle.job(f"/api/cases/{view['id']}/outline", outline_body(view, far))
     assert job["state"] == "failed"
     assert "outside the scan" in job["error"]["found"]
-    assert reader.get(f"/api/cases/{view['id']}")["revision"] == view["revision"]
+    assert idle.get(f"/api/cases/{view['id']}")["revision"] == view["revision"]
 
 
-def test_a_finished_case_is_exported_with_its_report(reader, tmp_path):
-    view = reader.case("jones")
+def test_a_finished_case_is_exported_with_its_report(followed):
+    view = followed.case("jones")
     path = f"/api/cases/{view['id']}"
-    view = reader.done(f"{path}/outline-asked", {"revision": view["revision"]})
-    view = reader.done(f"{path}/follow", {"revision": view["revision"]})
-    answer = reader.done(f"{path}/export", {"revision": view["revision"], "to": ["nrrd"]})
+    answer = followed.done(f"{path}/export", {"revision": view["revision"], "to": ["nrrd"]})
     assert answer["revision"] == view["revision"]
-    with zipfile.ZipFile(io.BytesIO(reader.client.get(f"{path}/result.zip").content)) as packed:
+    with zipfile.ZipFile(io.BytesIO(followed.client.get(f"{path}/result.zip").content)) as packed:
         names = packed.namelist()
     assert {"result/lesions.csv", "result/run.json", "result/t0_lesion_7.nii.gz", "report/report.html"} <= set(names)
     assert any(name.endswith(".seg.nrrd") for name in names)
-    report = reader.client.get(f"{path}/report.html")
+    report = followed.client.get(f"{path}/report.html")
     assert "default-src 'none'" in report.headers["content-security-policy"]
     assert "RECIST" in report.text
 
@@ -203,13 +225,13 @@ def test_a_zip_bomb_is_not_unpacked(reader, tmp_path):
     assert not list((tmp_path / "state" / "uploads").iterdir())
 
 
-def test_a_header_that_announces_a_huge_scan_takes_no_memory(reader, cases):
+def test_a_header_that_announces_a_huge_scan_takes_no_memory(idle, cases):
     content = bytearray((cases / "smith" / "scan.nii.gz").read_bytes())
     import gzip
 
     raw = bytearray(gzip.decompress(bytes(content)))
     raw[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
-    answer = reader.client.post("/api/uploads", files=[("files", ("huge.nii.gz", gzip.compress(bytes(raw))))])
+    answer = idle.client.post("/api/uploads", files=[("files", ("huge.nii.gz", gzip.compress(bytes(raw))))])
     assert answer.status_code == 422
     assert "announces" in answer.json()["error"]["found"]
 
@@ -225,8 +247,8 @@ def test_a_header_that_announces_a_huge_scan_takes_no_memory(reader, cases):
         ({"Host": "evil.example"}, 421),
     ],
 )
-def test_who_may_not_ask_gets_nothing(reader, headers, status):
-    answer = reader.client.post("/api/demo", headers=headers)
+def test_who_may_not_ask_gets_nothing(idle, headers, status):
+    answer = idle.client.post("/api/demo", headers=headers)
     assert answer.status_code == status
     assert {"found", "needed", "do"} <= set(answer.json()["error"])
 
@@ -245,9 +267,9 @@ def test_the_page_is_opened_with_the_token_once_and_known_by_its_cookie_then(cas
 @pytest.mark.parametrize(
     "path", ["../secret.txt", "..%2f..%2fsecret.txt", "%2e%2e/%2e%2e/secret.txt", "....//secret.txt"]
 )
-def test_no_path_leads_out_of_the_folders(reader, path):
+def test_no_path_leads_out_of_the_folders(idle, path):
     for start in ("/assets/", "/api/cases/", "/"):
-        answer = reader.client.get(start + path)
+        answer = idle.client.get(start + path)
         assert "not yours" not in answer.text
         assert answer.status_code in {404, 405, 422}
 
@@ -279,9 +301,9 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("route", "body"), MALFORMED, ids=[f"{n}-{route}" for n, (route, _) in enumerate(MALFORMED)])
-def test_a_request_that_makes_no_sense_is_answered_in_three_parts(reader, route, body):
-    view = reader.case("smith")
-    answer = reader.client.post(f"/api/cases/{view['id']}/{route}", json=body)
+def test_a_request_that_makes_no_sense_is_answered_in_three_parts(idle, route, body):
+    view = idle.case("smith")
+    answer = idle.client.post(f"/api/cases/{view['id']}/{route}", json=body)
     assert answer.status_code == 422
     assert {"found", "needed", "do"} <= set(answer.json()["error"])
 
@@ -290,7 +312,7 @@ def test_sessions_have_their_turn_one_after_the_other():
     order: list[str] = []
     gate = threading.Event()
     queue = Queue(20, lambda problem: {"found": str(problem)})
-    first = queue.add(Job(lambda _: gate.wait(10.0), "wait", "a"))
+    first = queue.add(Job(lambda _: gate.wait(60.0), "wait", "a"))
     while first.state is State.WAITING:
         time.sleep(0.01)
     jobs = [
@@ -298,7 +320,7 @@ def test_sessions_have_their_turn_one_after_the_other():
         for name in ("a1", "a2", "a3", "b1", "c1", "c2")
     ]
     gate.set()
-    assert all(job.wait(10.0) for job in [first, *jobs])
+    assert all(job.wait(60.0) for job in [first, *jobs])
     queue.close()
     assert order == ["a1", "b1", "c1", "a2", "c2", "a3"]
 
@@ -306,7 +328,7 @@ def test_sessions_have_their_turn_one_after_the_other():
 def test_a_full_queue_says_so_and_a_cancelled_job_makes_room():
     gate = threading.Event()
     queue = Queue(1, lambda problem: {"found": str(problem)})
-    running = queue.add(Job(lambda _: gate.wait(10.0), "wait", "a"))
+    running = queue.add(Job(lambda _: gate.wait(60.0), "wait", "a"))
     while running.state is State.WAITING:
         time.sleep(0.01)
     waiting = queue.add(Job(lambda _: None, "outline", "b"))
@@ -316,7 +338,7 @@ def test_a_full_queue_says_so_and_a_cancelled_job_makes_room():
     assert waiting.state is State.CANCELLED
     last = queue.add(Job(lambda _: None, "outline", "c"))
     gate.set()
-    assert last.wait(10.0)
+    assert last.wait(60.0)
     queue.close()
 
 
@@ -331,12 +353,12 @@ def test_a_running_job_ends_at_its_next_word_when_it_is_cancelled():
             time.sleep(0.01)
 
     job = queue.add(Job(work, "follow", "a"))
-    assert said.wait(10.0)
+    assert said.wait(60.0)
     job.cancel()
-    assert job.wait(10.0)
+    assert job.wait(60.0)
     assert job.state is State.CANCELLED
     failing = queue.add(Job(lambda _: 1 / 0, "follow", "a"))
-    assert failing.wait(10.0)
+    assert failing.wait(60.0)
     assert failing.error == {"found": "division by zero"}
     queue.close()
 
@@ -391,7 +413,7 @@ def test_the_numbers_of_the_page_are_those_of_the_command_line(reader, cases):
     assert (found["volume_ml"], found["long_axis_mm"], found["mean"]) == (row.volume_ml, row.long_axis_mm, row.mean)
 
 
-def test_a_scan_says_what_it_is(reader):
-    view = reader.case("smith")
-    answer = reader.client.get(f"/api/cases/{view['id']}/scans/0/image.nii")
+def test_a_scan_says_what_it_is(idle):
+    view = idle.case("smith")
+    answer = idle.client.get(f"/api/cases/{view['id']}/scans/0/image.nii")
     assert (answer.headers["X-Modality"], answer.headers["X-Unit"]) == ("CT", "HU")

@@ -47,12 +47,12 @@ def test_with_a_certificate_nothing_goes_in_the_clear(tmp_path, debian_program):
         server.wait()
         trusted = ssl.create_default_context(cafile=certificate)
         address = f"https://127.0.0.1:{server.port}"
-        with urllib.request.urlopen(f"{address}/?token={TOKEN}", context=trusted, timeout=30) as page:
+        with urllib.request.urlopen(f"{address}/?token={TOKEN}", context=trusted, timeout=120) as page:
             assert "; Secure" in page.headers["set-cookie"]
         with pytest.raises(urllib.error.URLError):
-            urllib.request.urlopen(f"{address}/api/health", context=ssl.create_default_context(), timeout=30)
+            urllib.request.urlopen(f"{address}/api/health", context=ssl.create_default_context(), timeout=120)
         with pytest.raises((urllib.error.URLError, ConnectionError)):
-            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/health", timeout=30)
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/health", timeout=120)
         server.log.flush()
         assert f"open {address}/?token=" in (tmp_path / "server.log").read_text()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +59,16 @@ def made(sources, tmp_path_factory):
 @pytest.fixture(scope="session")
 def chains(sources, tmp_path_factory):
     out = tmp_path_factory.mktemp("chains") / "set"
-    assert not run_synthesize(str(sources), out, settings(pairs=2, visits=4, pictures=1)).failed
+    assert not run_synthesize(str(sources), out, settings(pairs=1, visits=4, pictures=1)).failed
+    return out
+
+
+@pytest.fixture(scope="session")
+def part(sources, made, tmp_path_factory):
+    """Two of the four pairs, made again by the recipe of all."""
+    out = tmp_path_factory.mktemp("part") / "set"
+    two = SynthesizeSettings(recipe=str(made), pairs=2, seed=1, executor="same", pictures=0)
+    assert not run_synthesize(str(sources), out, two).failed
     return out
 
 
@@ -93,7 +103,7 @@ def test_later_visits_of_a_chain_have_numbered_folders(chains):
         "Synthetic_Follow_Up_3",
     ]
     for number in range(4):
-        assert len(list((chains / visit_folder(number) / "images").iterdir())) == 2
+        assert len(list((chains / visit_folder(number) / "images").iterdir())) == 1
 
 
 def test_one_visit_of_every_item_without_planted_lesions_is_the_untouched_source(sources, made):
@@ -175,9 +185,8 @@ def test_a_few_items_are_pictured(chains):
 # the same however it is made
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_same_bytes_come_from_one_worker_process_and_from_two(sources, made, tmp_path, workers):
-    run_synthesize(str(sources), tmp_path / "set", settings(executor="process", workers=workers))
+def test_the_same_bytes_come_from_two_worker_processes(sources, made, tmp_path):
+    run_synthesize(str(sources), tmp_path / "set", settings(executor="process", workers=2))
     assert content(tmp_path / "set") == content(made)
 
 
@@ -199,7 +208,7 @@ def start(kind, sources, out, pairs):
 def test_a_data_set_killed_in_the_middle_and_asked_for_again_is_the_same(sources, made, tmp_path):
     out = tmp_path / "set"
     running = start("process", sources, out, PAIRS)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not list(out.glob("truth/pair_*/run.json")):
         assert time.monotonic() < until, "it did not begin"
         time.sleep(0.01)
@@ -221,12 +230,12 @@ def test_the_recipe_remakes_the_data_set(sources, made, tmp_path):
     }
 
 
-def test_a_part_of_a_recipe_is_the_same_as_in_the_whole(sources, made, tmp_path):
-    part = SynthesizeSettings(recipe=str(made), pairs=2, seed=1, executor="same", pictures=0)
-    recipe = run_synthesize(str(sources), tmp_path / "set", part).recipe
+def test_a_part_of_a_recipe_is_the_same_as_in_the_whole(made, part):
+    recipe = read_recipe(part / "recipe.jsonl")
     assert len(recipe.items) == 2
     for item in recipe.items:
-        assert all((tmp_path / "set" / path).read_bytes() == (made / path).read_bytes() for path in item.files)
+        assert item.files
+        assert all((part / path).read_bytes() == (made / path).read_bytes() for path in item.files)
 
 
 def test_another_data_set_in_the_folder_is_refused(sources, made):
@@ -243,10 +252,9 @@ def test_a_data_set_is_what_its_recipe_says(sources, made):
 
 
 @pytest.fixture
-def elsewhere(sources, made, tmp_path):
-    """The same data set, as if its recipe had been made with other packages, so that bytes may differ."""
-    out = tmp_path / "set"
-    run_synthesize(str(sources), out, SynthesizeSettings(recipe=str(made), pairs=2, executor="same", pictures=0))
+def elsewhere(part, tmp_path):
+    """A data set as if its recipe had been made with other packages, so that bytes may differ."""
+    out = shutil.copytree(part, tmp_path / "set")
     recipe = read_recipe(out / "recipe.jsonl")
     path = out / "recipe.jsonl"
     text = path.read_text().replace(f'"numpy":"{recipe.made_with["numpy"]}"', '"numpy":"0.0"')
@@ -278,9 +286,8 @@ def test_intensities_one_unit_off_pass_with_other_packages_and_two_do_not(source
     assert not finding(sources, elsewhere, name).ok
 
 
-def test_with_the_same_packages_one_unit_is_too_much(sources, made, tmp_path):
-    out = tmp_path / "set"
-    run_synthesize(str(sources), out, SynthesizeSettings(recipe=str(made), pairs=1, executor="same", pictures=0))
+def test_with_the_same_packages_one_unit_is_too_much(sources, part, tmp_path):
+    out = shutil.copytree(part, tmp_path / "set")
     name = first_item(out)
     changed(out / "Baseline" / "images" / f"{name}.nii.gz", lambda array: array + 1)
     found = finding(sources, out, name)
@@ -288,20 +295,19 @@ def test_with_the_same_packages_one_unit_is_too_much(sources, made, tmp_path):
     assert "other bytes" in found.finding
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_a_recipe_drawn_without_voxels_knows_the_label_maps_that_will_be_made(sources, made, tmp_path, right):
+def test_a_recipe_drawn_without_voxels_knows_the_label_maps_that_will_be_made(sources, made, tmp_path):
     recipe = read_recipe(made / "recipe.jsonl")
     item = recipe.items[0]
     opened = open_source(recipe.sources[item.source].scan(sources))
     visit = Visit.of(opened.volume, opened.lesions)
     chain, draws = draw_patient(visit, item.seed, item.visits, voxels=False)
     assert json.loads(json.dumps(draws)) == item.draws
-    labels = labels_checksum(chain) if right else "0" * 64
-    drawn = replace(item, draws=draws, events=events_of(true_case(chain)), labels=labels, files={})
-    write_recipe(tmp_path / "drawn.jsonl", recipe.only([drawn]))
-    (checked,) = validate_folder(str(sources), made, settings(recipe=str(tmp_path / "drawn.jsonl")))
-    assert checked.ok is right
-    assert right or "other label maps" in checked.finding
+    drawn = replace(item, draws=draws, events=events_of(true_case(chain)), labels=labels_checksum(chain), files={})
+    for right, one in ((True, drawn), (False, replace(drawn, labels="0" * 64))):
+        write_recipe(tmp_path / "drawn.jsonl", recipe.only([one]))
+        (checked,) = validate_folder(str(sources), made, settings(recipe=str(tmp_path / "drawn.jsonl")))
+        assert checked.ok is right
+        assert right or "other label maps" in checked.finding
 
 
 def test_a_lesion_that_lost_a_part_is_found(sources, elsewhere):

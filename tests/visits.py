@@ -41,23 +41,32 @@ def grid(z_mm: tuple[float, float] = (-75.0, 75.0), shift_mm: float = 0.0) -> Ge
     return Geometry((depth, 96, 96), affine)
 
 
+def places_mm(geometry: Geometry, shift_mm: float = 0.0) -> list[np.ndarray]:
+    """x, y and z of all voxels: arrays that broadcast to the grid, small where it lies along the axes."""
+    index = np.ogrid[tuple(slice(n) for n in geometry.shape)]
+    rows = ((row[3], [step * at for step, at in zip(row, index, strict=False) if step]) for row in geometry.affine[:3])
+    return [sum(along, start=origin) - shift_mm for origin, along in rows]
+
+
+def in_ball(ball: Ball, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return (x - ball.x) ** 2 + (y - ball.y) ** 2 + (z - ball.z) ** 2 <= ball.radius**2
+
+
 def ball_mask(ball: Ball, geometry: Geometry, shift_mm: float = 0.0) -> Mask:
     """The voxels whose centres lie in the ball."""
-    index = np.indices(geometry.shape).reshape(3, -1).T.astype(float)
-    offset = geometry.index_to_world(index) - shift_mm - np.array([ball.x, ball.y, ball.z])
-    return Mask.from_array((np.sum(offset**2, axis=1) <= ball.radius**2).reshape(geometry.shape), geometry)
+    return Mask.from_array(in_ball(ball, *places_mm(geometry, shift_mm)), geometry)
 
 
 def scan(balls: list[Ball], geometry: Geometry, seed: int, shift_mm: float = 0.0) -> Volume:
     """A CT of a body of fat with a spine and these lesions in it, with noise."""
-    index = np.indices(geometry.shape).reshape(3, -1).T.astype(float)
-    x, y, z = (geometry.index_to_world(index) - shift_mm).T
-    values = np.where((x / 68) ** 2 + (y / 60) ** 2 <= 1, FAT_HU, -1000.0)
-    values[(x**2 + (y - 42) ** 2 <= 100) & (np.abs(z % 30 - 15) > 3)] = 400.0
+    x, y, z = places_mm(geometry, shift_mm)
+    noise = np.random.default_rng(seed).normal(0, NOISE_HU, geometry.shape)
+    tissue = np.full(geometry.shape, -1000.0)
+    tissue[np.broadcast_to((x / 68) ** 2 + (y / 60) ** 2 <= 1, tissue.shape)] = FAT_HU
+    tissue[np.broadcast_to((x**2 + (y - 42) ** 2 <= 100) & (np.abs(z % 30 - 15) > 3), tissue.shape)] = 400.0
     for ball in balls:
-        values[(x - ball.x) ** 2 + (y - ball.y) ** 2 + (z - ball.z) ** 2 <= ball.radius**2] = LESION_HU
-    noise = np.random.default_rng(seed).normal(0, NOISE_HU, values.shape)
-    return Volume((values + noise).reshape(geometry.shape).astype(np.int16), geometry, "CT", f"visit{seed}")
+        tissue[np.broadcast_to(in_ball(ball, x, y, z), tissue.shape)] = LESION_HU
+    return Volume((tissue + noise).astype(np.int16), geometry, "CT", f"visit{seed}")
 
 
 def visit(number: int, balls: list[Ball], geometry: Geometry | None = None, shift_mm: float = 0.0) -> Timepoint:
