@@ -94,7 +94,9 @@ around it. `track:` is `lesionlocator track`, from the true outline or the tight
 click of a reader at the deepest voxel in the follow-up. `whole-field` is the published tracker's rule with our
 deformation and default segmenter: both scans squeezed to 175 voxels a side (the deformation searched on 88), the header
 unused, the outline warped, what arrives outlined. Dice of each patient, then means. The spacing of these files
-is a guess, so millimetres are too. Four patients: an impression, no ranking.
+is a guess, so millimetres are too. Four patients: an impression, no ranking. `zoom` learned from these patients as
+well, so its rows are no promise for others, except where a lesion is outlined by its own brightness, in which no
+network has a say ([decision 0032](../decisions/0032-outlined-as-before.md), whose rule was found on these four).
 
 | From | Method | {" | ".join(patients(results))} | {" | ".join(SHOWN)} |
 |---|---|{"---|" * (len(patients(results)) + len(SHOWN))}
