@@ -23,6 +23,8 @@ _AT_REST = 1e-3
 """Voxels. What moves less keeps its own value."""
 _CLIPPED_AT = 2.5
 """Spreads of the noise beyond which a detail is structure."""
+_STEEPNESS = 4.0
+"""Of the ramp between two voxels: 1 is linear interpolation, which blurs; far more is the nearest voxel, with steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ class Region:
 class Noise:
     """A region told apart into structure and fine noise, whose sum it is.
 
-    What moves when tissue moves is the structure; noise is made by the scanner and stays where it is.
+    What is laid over other tissue keeps its own noise: structure is blended there, and of the noise the power.
     """
 
     structure: Voxels
@@ -121,8 +123,8 @@ class Noise:
         fine = np.clip(fine, -_CLIPPED_AT * spread, _CLIPPED_AT * spread)
         return Noise(array - fine, fine, spread, border)
 
-    def grain(self, rng: np.random.Generator, trace: Voxels | float = 1.0) -> Voxels:
-        """Noise of unit spread, without the traces that borders leave in it; of those a share may stay."""
+    def grain(self, rng: np.random.Generator) -> Voxels:
+        """Noise of unit spread, without the traces that borders leave in it."""
         unit = self.fine / self.spread
         drawn = np.zeros_like(unit)
         for _ in range(4):
@@ -135,7 +137,7 @@ class Noise:
         strength = float(drawn.std())
         drawn = drawn / strength * min(1.0, float(unit[~self.border].std())) if strength > 0 else drawn
         share = ndimage.gaussian_filter(self.border.astype(np.float32), 0.6) * 1.5
-        share = np.clip(share, 0, 1) * trace
+        share = np.clip(share, 0, 1)
         return np.sqrt(1 - share**2) * unit + share * drawn
 
 
@@ -145,46 +147,26 @@ def narrow(geometry: Geometry, voxels: float) -> tuple[float, ...]:
     return tuple(float(v) for v in voxels * np.minimum(1.0, 1.5 * float(spacing.min()) / spacing))
 
 
-def moved(region: Region, field: SmoothField, rng: np.random.Generator) -> Voxels:
-    """The region after a deformation: structure looked up where it came from, noise as strong and as fine as before.
+def moved(region: Region, field: SmoothField) -> Voxels:
+    """The region after a deformation, about as sharp and as noisy as before.
 
-    A border that moved away leaves a trace in the noise of its old place; there, noise of another place is taken. Where
-    tissue is drawn out its finest detail is lost; noise of the same power takes its place (with cubic interpolation;
-    linear is for training, where time counts more).
+    Interpolation between voxels blurs borders and quietens noise; splines also ring beside borders that are as narrow
+    as a voxel. So the way from one voxel's value to the next is a steep ramp in the middle between them: a border is
+    where the deformation puts it, and every value comes from within three eighths of a voxel, along each axis.
     """
     steps = field.on(region.geometry)
     touched = np.abs(steps).max(axis=0) > _AT_REST
     box = _box_of(touched)
     if box is None:
         return region.array
-    order = region.visit.order
     steps, touched = steps[(slice(None), *box)], touched[box]
-    noise = region.noise
     origin = np.array([part.start for part in box], np.float32)[:, None]
     index = np.argwhere(touched).T.astype(np.float32) + origin + steps[:, touched]
-    structure = noise.structure.copy()
-    structure[box][touched] = _at(noise.structure, index, order)
-    here, power = noise.spread[box][touched], _at(noise.spread, index, 1)
-    if order == 3:
-        before, after = (_detail(array, noise, region.geometry) for array in (noise.structure, structure))
-        power = np.sqrt(power**2 + np.maximum(_at(before, index, 1) - after[box][touched], 0))
-    far = np.zeros(region.array.shape, np.float32)
-    far[box] = np.clip(np.sqrt(np.sum(steps**2, axis=0)) / 0.7, 0, 1)
-    unit = noise.grain(rng, far)[box][touched]
+    voxel = np.floor(index)
+    ramp = np.clip(_STEEPNESS * (index - voxel - 0.5) + 0.5, 0, 1)
     out = region.array.copy()
-    out[box][touched] = structure[box][touched] + unit * (here + far[box][touched] * (power - here))
+    out[box][touched] = ndimage.map_coordinates(region.array, voxel + ramp, order=1, mode="nearest")
     return out
-
-
-def _at(array: Voxels, index: Float[np.ndarray, "3 n"], order: int) -> Float[np.ndarray, " n"]:
-    return ndimage.map_coordinates(array, index, order=order, mode="nearest")
-
-
-def _detail(structure: Voxels, noise: Noise, geometry: Geometry) -> Voxels:
-    """Power of what is finer than a voxel's blur, in the neighbourhood; a border counts no more than strong noise."""
-    fine = structure - ndimage.gaussian_filter(structure, narrow(geometry, 1.0), mode="nearest", truncate=3.0)
-    fine = np.minimum(np.abs(fine), 1.5 * noise.spread)
-    return ndimage.gaussian_filter(fine**2, narrow(geometry, 2.5), mode="nearest", truncate=3.0)
 
 
 def carried_outline(

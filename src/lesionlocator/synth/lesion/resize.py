@@ -45,8 +45,8 @@ class _Resize:
     `stretch` is how much more readily it does so along its own three main axes, longest first. `nodes` is how fine
     the deformation is (about so many steps across); without it as fine as there and back within half a voxel
     needs, which costs three times as much. `method` is `flow` (steady velocity with mass effect, bone
-    resists) or `blurred gradient`, the published one, kept for comparison: without kept noise, at one blur, and
-    refused where it folds.
+    resists) or `blurred gradient`, the published one, kept for comparison: with cubic interpolation, at one blur, and
+    refused where it folds. `seed` decides nothing any more; recipes have it.
     """
 
     lesion_id: str
@@ -102,8 +102,7 @@ class _Resize:
         )
 
     def _voxels(self, region: Region, maps: Flow | MapPair) -> np.ndarray:
-        rng = np.random.default_rng(self.seed)
-        return moved(region, maps.back, rng) if self.method == "flow" else _plainly_moved(region, maps)
+        return moved(region, maps.back) if self.method == "flow" else _plainly_moved(region, maps)
 
     def _missed(self, mask: Mask, wanted: int, given: int) -> bool:
         """Whether the deformation misses by more than the border's last voxels can make up for."""
