@@ -13,7 +13,7 @@ from lesionlocator.confidence import found_confidence, gone_confidence
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Sighting, locate_all
-from lesionlocator.parts import distinct, join
+from lesionlocator.parts import components, distinct, join
 from lesionlocator.prompt import Click, Prompt, Shape
 from lesionlocator.recall import told_by_brightness
 from lesionlocator.scene import Rules, Scene
@@ -25,6 +25,8 @@ from lesionlocator.wanted import Carried, Wanted, again, taken_apart, wanted
 
 _TOLD = 0.5
 """Dice from which on brightness tells a lesion from what is around it."""
+_ONE_PIECE = 0.9
+"""Share of an outline in its largest part, from which on it is one lesion with specks."""
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
@@ -239,17 +241,24 @@ class _Chain:
         """
         geometry = self.timepoints[index].geometry
         recalled = [self._recalled(want) for want in asked]
-        asks = [ask for want, known in zip(asked, recalled, strict=True) if known is None for ask in want.asks]
+        both = list(zip(asked, recalled, strict=True))
+        asks = [ask for want, known in both if known is None for ask in want.asks]
         outlines = iter(self.segmenter.outline(self._ready(index), asks) if asks else ())
-        return [
-            [outlined(Lesion(want.keeper.lesion.id, ask), known or next(outlines), geometry) for ask in want.asks]
-            for want, known in zip(asked, recalled, strict=True)
-        ]
+        answers: list[list[Lesion]] = []
+        for want, known in both:
+            said = [(ask, next(outlines)) for ask in want.asks] if known is None else [(want.asks[0], known)]
+            answers.append([outlined(Lesion(want.keeper.lesion.id, ask), one, geometry) for ask, one in said])
+        return answers
 
     def _recalled(self, want: Wanted) -> Outline | None:
-        """The outline by brightness, of a lone lesion that it told better than the segmenter did where it is known."""
+        """The outline by brightness, of a lone lesion that it told better than the segmenter did where it is known.
+
+        Of one that seemed to have split, only where its outline is in one piece after all.
+        """
         mask, place, sighting = want.keeper.mask, want.keeper.place, want.keeper.sighting
-        if len(want.group) > 1 or len(want.asks) > 1 or sighting.recalled is None:
+        if len(want.group) > 1 or sighting.recalled is None:
+            return None
+        if len(want.asks) > 1 and components(sighting.recalled)[0].voxels < _ONE_PIECE * sighting.recalled.voxels:
             return None
         if place not in self._told:
             told = told_by_brightness(mask, self._volume(place[0]), sighting.contrast)
