@@ -19,12 +19,12 @@ import matplotlib as mpl
 import numpy as np
 from learned import Asking, by_kind, table
 from provenance import ROOT, header, write
-from segmenters import simplest_rules
+from segmenters import simplest_rules, whole
 
 from lesionlocator.case import Lesion
 from lesionlocator.demo.archive import cache_folder, public_scans
 from lesionlocator.demo.chest import LEFT_LOWER, draw_chest
-from lesionlocator.formats import label_masks, read_label_map, read_volume, write_prompts, write_volume
+from lesionlocator.formats import read_volume, write_prompts, write_volume
 from lesionlocator.geometry import Geometry
 from lesionlocator.prompt import Box, Click
 from lesionlocator.resample import resample
@@ -68,9 +68,7 @@ def main():
 def tumour(name, image, label):
     """A scan of the archive with its tumour as one outline."""
     scan = read_volume(image, "CT" if name.startswith("lung") else "MR")
-    masks = label_masks(read_label_map(label)).values()
-    truth = np.logical_or.reduce([mask.on(scan.geometry) for mask in masks])
-    return scan, Mask.from_array(truth, scan.geometry)
+    return scan, whole(label)
 
 
 def asked(segmenters, scan, truth, name, kind, prompts=PROMPTS):
@@ -90,7 +88,7 @@ def asked(segmenters, scan, truth, name, kind, prompts=PROMPTS):
 
 def best(sides, truth):
     """Dice of the better side of the threshold: more than the rule itself could know."""
-    return max(2 * truth.overlap(side) / (truth.voxels + side.voxels) for side in sides)
+    return max(truth.dice(side) for side in sides)
 
 
 def by_size(segmenters, scans, size):
@@ -215,7 +213,7 @@ def draw(scans, segmenter):
             ask = Asking(segmenter, prepared, truth, name).made(prompt)
             (outline,) = segmenter.outline(prepared, [ask])
             found = outline.mask
-            dice = 0.0 if found is None else 2 * found.overlap(truth) / (found.voxels + truth.voxels)
+            dice = 0.0 if found is None else found.dice(truth)
             axis.imshow(plane.image, cmap="gray", vmin=plane.low, vmax=plane.high)
             plane.contour(axis, truth, "#ffffff", "dashed")
             plane.contour(axis, found, "#ffb52e", "solid")

@@ -29,10 +29,6 @@ def ring(centre=(20, 24, 24), outer=14.0, inner=8.0, seed=0):
     return Volume(values.astype(np.float32), GRID, "MR"), Mask.from_array(whole & ~core, GRID)
 
 
-def dice(one, other):
-    return 2 * one.overlap(other) / (one.voxels + other.voxels)
-
-
 def test_brightness_tells_a_rim_and_not_a_lesion_that_is_as_bright_as_what_is_around():
     scan, rim = ring()
     assert told_by_brightness(rim, scan, 200.0) > 0.97
@@ -45,13 +41,13 @@ def test_a_rim_that_moved_by_some_voxels_is_read_off_where_it_is_now():
     _, rim = ring()
     later, truth = ring((21, 26, 25), 15.0, 8.0, seed=2)
     found = recalled(rim, (), later, 200.0)
-    assert dice(found, truth) > 0.85 > dice(rim, truth)
+    assert found.dice(truth) > 0.85 > rim.dice(truth)
 
 
 def test_what_was_seen_counts_where_the_alignment_is_far_off():
     later, truth = ring((24, 34, 34), 8.0, 4.0, seed=3)
     _, elsewhere = ring((14, 14, 14), 8.0, 4.0)
-    assert dice(recalled(elsewhere, [truth], later, 200.0), truth) > 0.9
+    assert recalled(elsewhere, [truth], later, 200.0).dice(truth) > 0.9
 
 
 @pytest.mark.parametrize("values", [np.full(GRID.shape, 100.0), np.full(GRID.shape, np.nan)])
@@ -75,5 +71,5 @@ def test_track_outlines_a_rim_as_the_reader_did_whatever_the_segmenter_would_fil
     case = Case((Timepoint("march", GRID, lambda: scan, (lesion,)), Timepoint("june", GRID, lambda: later)))
     followed = track_case(case, load_segmenter("ellipsoid"), settings=Following(align=lambda one, other: STILL))
     (found,) = followed.timepoints[1].lesions
-    assert dice(found.mask, truth) > 0.9
+    assert found.mask.dice(truth) > 0.9
     assert found.confidence == pytest.approx(told_by_brightness(rim, scan, 200.0), abs=1e-3)

@@ -78,7 +78,7 @@ def _model(name: str) -> str:
     outline = segmenter.outline(segmenter.prepare(volume), [(Box.around(truth),)])[0]
     if outline.mask is None:
         raise Refused(found="no outline of a ball in its tight box", needed="one", do="install the package again")
-    dice = 2 * outline.mask.overlap(truth) / (outline.mask.voxels + truth.voxels)
+    dice = outline.mask.dice(truth)
     finding = f"Dice {dice:.3f} on a ball of {truth.volume_ml:.1f} ml; licence {segmenter.card.licence}"
     if dice < 0.85:
         raise Refused(found=finding, needed="a Dice of 0.85 or more", do="install the package again")

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lesionlocator.align import align_quality
-from lesionlocator.recall import recalled
 from lesionlocator.scene import (
     Look,
     Scene,
@@ -46,8 +45,7 @@ class Sighting:
     finding nothing means nothing. `likeness` (0 to 1) is how much of the baseline's contrast is left. `settled` is how
     its place was decided; `strayed_mm` how far from there it was found, if nothing was at the place itself.
     `agreement` (0 to 1) is how alike both scans are around the place; `stands_out` the lesion's contrast in the
-    baseline, in spreads of its surroundings, `contrast` the same with its sign in the scan's unit. `recalled` is the
-    outline that its brightness gives it here (`recall.py`).
+    baseline, in spreads of its surroundings, `contrast` the same with its sign in the scan's unit.
     """
 
     carried: Mask
@@ -61,7 +59,6 @@ class Sighting:
     agreement: float = 0.0
     stands_out: float = 0.0
     contrast: float = 0.0
-    recalled: Mask | None = None
 
 
 def locate(scene: Scene) -> list[Sighting]:
@@ -124,7 +121,6 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
     )
     if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.of_one_kind:
         return blank
-    blank = replace(blank, recalled=recalled(one.carried, (), one.scene.followup, one.look.contrast))
     region = _Region(index, placed, settled)
     if not one.decisive:
         # Among tissues of many kinds its own brightness says little; what has changed at its place may say more.
@@ -132,8 +128,7 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
     found, likeness = region.lesion_like(one.look)
     parts = region.parts(found)
     around = region.connected(found, parts)
-    outline = recalled(one.carried, parts, one.scene.followup, one.look.contrast)
-    return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness, recalled=outline)
+    return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness)
 
 
 def _agreement(one: Sought) -> float:

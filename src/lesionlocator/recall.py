@@ -49,7 +49,7 @@ def recalled(carried: Mask, parts: Sequence[Mask], followup: Volume, contrast: f
 def told_by_brightness(mask: Mask, scan: Volume, contrast: float) -> float:
     """How well a lesion's own outline is read off by `halfway` in the scan where it is known: Dice, 0 to 1."""
     found = halfway(mask, scan, _reach(mask, scan), contrast)
-    return 0.0 if found is None else 2 * found.overlap(mask) / (found.voxels + mask.voxels)
+    return 0.0 if found is None else found.dice(mask)
 
 
 def halfway(outline: Mask, scan: Volume, reach: int = MOST_VOXELS, contrast: float = 0.0) -> Mask | None:

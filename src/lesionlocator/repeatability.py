@@ -137,7 +137,7 @@ def spread_of(scan: str, lesion: Lesion, again: Sequence[Mask]) -> Spread:
     doubt = 0.0 if lesion.confidence is None else 1.0 - lesion.confidence
     half = np.sqrt((_student(len(again)) * deviation) ** 2 + _voxels(mask) ** 2 + (doubt * values / [1, 3, 3]) ** 2)
     low, high = np.maximum(values - half, 0.0), values + half
-    dice = float(np.mean([2 * mask.overlap(other) / (mask.voxels + other.voxels) for other in again]))
+    dice = float(np.mean([mask.dice(other) for other in again]))
     numbers = [float(number) for triple in zip(values, low, high, strict=True) for number in triple]
     return Spread(scan, lesion.id, len(again), *numbers, dice=dice)
 

@@ -15,7 +15,7 @@ from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Sighting, locate_all
 from lesionlocator.parts import components, distinct, join
 from lesionlocator.prompt import Click, Prompt, Shape
-from lesionlocator.recall import told_by_brightness
+from lesionlocator.recall import recalled, told_by_brightness
 from lesionlocator.scene import Rules, Scene
 from lesionlocator.segment import Follower, Outline, Prepared, Rememberer, Segmenter
 from lesionlocator.segment.ask import is_positive
@@ -240,8 +240,7 @@ class _Chain:
         in the scan where they were last seen, and what was sighted here.
         """
         geometry = self.timepoints[index].geometry
-        recalled = [self._recalled(want) for want in asked]
-        both = list(zip(asked, recalled, strict=True))
+        both = [(want, self._recalled(index, want)) for want in asked]
         asks = [ask for want, known in both if known is None for ask in want.asks]
         outlines = iter(self.segmenter.outline(self._ready(index), asks) if asks else ())
         answers: list[list[Lesion]] = []
@@ -250,24 +249,34 @@ class _Chain:
             answers.append([outlined(Lesion(want.keeper.lesion.id, ask), one, geometry) for ask, one in said])
         return answers
 
-    def _recalled(self, want: Wanted) -> Outline | None:
+    def _recalled(self, index: int, want: Wanted) -> Outline | None:
         """The outline by brightness, of a lone lesion that it told better than the segmenter did where it is known.
 
         Of one that seemed to have split, only where its outline is in one piece after all.
         """
-        mask, place, sighting = want.keeper.mask, want.keeper.place, want.keeper.sighting
-        if len(want.group) > 1 or sighting.recalled is None:
+        sighting, followup = want.keeper.sighting, self._volume(index)
+        if len(want.group) > 1 or self._volume(want.keeper.place[0]).modality != followup.modality:
             return None
-        if len(want.asks) > 1 and components(sighting.recalled)[0].voxels < _ONE_PIECE * sighting.recalled.voxels:
+        told = self._told_by_brightness(want.keeper)
+        if told < _TOLD:
             return None
+        found = recalled(sighting.carried, sighting.parts, followup, sighting.contrast)
+        if found is None:
+            return None
+        if len(want.asks) > 1 and components(found)[0].voxels < _ONE_PIECE * found.voxels:
+            return None
+        return Outline(found, round(told, 4))
+
+    def _told_by_brightness(self, item: Carried) -> float:
+        """How well brightness tells a lesion where it is known; 0 where the segmenter does so as well. Found once."""
+        place, mask = item.place, item.mask
         if place not in self._told:
-            told = told_by_brightness(mask, self._volume(place[0]), sighting.contrast)
+            told = told_by_brightness(mask, self._volume(place[0]), item.sighting.contrast)
             if told >= _TOLD:
                 (own,) = self.segmenter.outline(self._ready(place[0]), [(Shape(mask),)])
-                by_segmenter = 0.0 if own.mask is None else 2 * own.mask.overlap(mask) / (own.mask.voxels + mask.voxels)
-                told = told if told > by_segmenter else 0.0
+                told = told if own.mask is None or told > own.mask.dice(mask) else 0.0
             self._told[place] = told
-        return Outline(sighting.recalled, round(self._told[place], 4)) if self._told[place] >= _TOLD else None
+        return self._told[place]
 
     def _outlines_again(self, rememberer: Rememberer, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
         """The same by a model that has the scan in memory where the lesions were last seen."""

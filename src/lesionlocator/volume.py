@@ -178,6 +178,11 @@ class Mask:
         values[known] = self.array[tuple(found[known].T)]
         return Mask.from_array(values.reshape(region.shape), region)
 
+    def dice(self, other: Mask) -> float:
+        """Dice with another mask, 0 to 1; 0 where both are empty."""
+        voxels = self.voxels + other.voxels
+        return 2 * self.overlap(other) / voxels if voxels else 0.0
+
     def overlap(self, other: Mask) -> int:
         """Voxels that both have; both must be on one lattice."""
         start = self.geometry.offset_in(other.geometry)

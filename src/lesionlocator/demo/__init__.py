@@ -185,5 +185,5 @@ def _check(case: Case, place: Place, truth: Mask) -> list[Checked]:
             checked.append(Checked(name, lesion_id, part.volume_ml, 0.0))
             continue
         mask = masks.pop(best)
-        checked.append(Checked(name, best, part.volume_ml, 2 * mask.overlap(part) / (mask.voxels + part.voxels)))
+        checked.append(Checked(name, best, part.volume_ml, mask.dice(part)))
     return checked

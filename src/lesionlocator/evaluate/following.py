@@ -132,7 +132,7 @@ def identity_switches(said: Case, truth: Case) -> tuple[int, int]:
 
 def _found_names(said: Timepoint, truth: Timepoint) -> dict[str, str]:
     pairs = [
-        (_dice(mine.mask, true.mask), true.id, mine.id)
+        (mine.mask.dice(true.mask), true.id, mine.id)
         for true in truth.lesions
         for mine in said.lesions
         if true.mask is not None and mine.mask is not None
@@ -142,11 +142,6 @@ def _found_names(said: Timepoint, truth: Timepoint) -> dict[str, str]:
         if dice > DETECTED_DICE and true_id not in names and name not in names.values():
             names[true_id] = name
     return names
-
-
-def _dice(one: Mask, other: Mask) -> float:
-    voxels = one.voxels + other.voxels
-    return 2 * one.overlap(other) / voxels if voxels else 0.0
 
 
 def _after(
