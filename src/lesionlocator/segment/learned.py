@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lesionlocator.engine import Engine, load_engine
 from lesionlocator.errors import Refused
-from lesionlocator.geometry import Geometry
+from lesionlocator.geometry import Geometry, index3
 from lesionlocator.prompt import Box, Click, Line, Shape
 from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
 from lesionlocator.segment.extent import at_least_a_voxel, inscribed, known
@@ -21,7 +21,6 @@ from lesionlocator.segment.grow import read_extents
 from lesionlocator.segment.running import Running
 from lesionlocator.segment.zoom import (
     PATCH,
-    Glimpse,
     Patch,
     View,
     classical,
@@ -124,9 +123,9 @@ class Learned:
         confidences: list[float] = []
 
         def draw(volume: Volume, ask: Ask) -> Mask:
-            mask, confidence = self._draw(volume, ask)
+            mask, confidence = self._draw(upright(volume), ask)
             confidences.append(confidence)
-            return mask
+            return mask.placed(volume.geometry)
 
         outline = answer(volume, ask, draw)
         if outline.mask is None or not self.card.settings.get("confidence", True):
@@ -200,9 +199,7 @@ class Learned:
         return looks
 
     def _look(self, volume: Volume, view: View, clicks: Sequence[Click], asked: _Asked) -> Look:
-        axes, flipped = standing(volume.geometry)
-        glimpse = stood(look(volume, view), axes, flipped)
-        hints = hint(view, clicks, asked.box, asked.prior, asked.expected).turned(axes, flipped)
+        glimpse, hints = look(volume, view), hint(view, clicks, asked.box, asked.prior, asked.expected)
         beliefs, confidences = self.engine(show(glimpse, hints)[None])
         belief = beliefs[0]
         if share := float(self.card.settings.get(_SHARES[asked.box is not None], 0.0)):
@@ -210,7 +207,7 @@ class Learned:
         belief = (belief * (glimpse.seen > 0.5)).astype(np.float32)
         if hints.box is not None:
             belief *= paint_box(grown_bounds(hints.box, _BEYOND)) > 0.5
-        return Look(view, as_stored(belief, axes, flipped), float(confidences[0]))
+        return Look(view, belief, float(confidences[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,20 +219,22 @@ class _Asked:
     prior: Patch | None = None
 
 
-def standing(scan: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How a scan's axes are put in the order of the world's, and which of these then run backwards.
+def upright(scan: Volume) -> Volume:
+    """The same scan, without a copy, with its axes in the order of the world's, and running as those do.
 
-    So the network sees a patient the same way round, however the file stores the slices.
+    So a network sees a patient the same way round, and everything is worked out in the same order, however the file
+    stores the slices.
     """
-    columns = scan.affine[:3, :3] / scan.spacing_mm
-    _, axes = linear_sum_assignment(-np.abs(columns))
+    columns = scan.geometry.affine[:3, :3] / scan.geometry.spacing_mm
+    _, found = linear_sum_assignment(-np.abs(columns))
+    axes = [int(axis) for axis in found]
     backwards = tuple(world for world, axis in enumerate(axes) if columns[world, axis] < 0)
-    return tuple(int(axis) for axis in axes), backwards
-
-
-def as_stored(belief: Patch, axes: tuple[int, ...], flipped: tuple[int, ...]) -> Patch:
-    """A patch that was stood up, with the axes of its scan's array again."""
-    return np.ascontiguousarray(np.transpose(np.flip(belief, flipped), np.argsort(axes)))
+    affine = scan.geometry.affine[:, [*axes, 3]].copy()
+    for world in backwards:
+        affine[:3, 3] += affine[:3, world] * (scan.geometry.shape[axes[world]] - 1)
+        affine[:3, world] *= -1
+    array = np.flip(np.transpose(scan.array, axes), backwards)
+    return replace(scan, array=array, geometry=Geometry(index3(array.shape), affine, scan.geometry.frame))
 
 
 def _most_confirmed(voters: Sequence[tuple[Look, float]]) -> Look:
@@ -247,12 +246,6 @@ def _most_confirmed(voters: Sequence[tuple[Look, float]]) -> Look:
         for own, votes in voters
     ]
     return voters[int(np.argmax(gained))][0]
-
-
-def stood(glimpse: Glimpse, axes: tuple[int, ...], flipped: tuple[int, ...]) -> Glimpse:
-    """What is seen, with its axes as `standing` says."""
-    values, seen = (np.flip(np.transpose(part, axes), flipped) for part in (glimpse.values, glimpse.seen))
-    return replace(glimpse, values=np.ascontiguousarray(values), seen=np.ascontiguousarray(seen))
 
 
 def _something(seen: Look) -> Look:

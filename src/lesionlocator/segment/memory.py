@@ -15,7 +15,7 @@ from lesionlocator.prompt import Box
 from lesionlocator.segment.ask import Outline, Prepared, Remembered, SeenAgain
 from lesionlocator.segment.extent import at_least_a_voxel
 from lesionlocator.segment.first import Glimpse
-from lesionlocator.segment.learned import Learned, as_stored, standing, stood
+from lesionlocator.segment.learned import Learned, upright
 from lesionlocator.segment.zoom import CHANNELS, PATCH, TOLD, Hints, Patch, View, hint, look, show, views_of
 from lesionlocator.volume import Mask, Volume
 from lesionlocator.weights import ModelCard
@@ -103,23 +103,20 @@ class LearnedWithMemory(Learned):
         return [self._look_again(scans, alignment, lesion) for lesion in lesions]
 
     def _look_again(self, scans: tuple[Volume, Volume], alignment: Alignment, lesion: Remembered) -> SeenAgain:
-        baseline, followup = scans
+        baseline, followup = scans[0], upright(scans[1])
         if lesion.carried.is_empty:
             return SeenAgain(Outline(None, None, "its place cannot be told in this scan"), 0.0, True)
         carried = at_least_a_voxel(Box.around(lesion.carried), followup.geometry)
         view = view_again(carried, followup.geometry)
         then, outline = seen_through(baseline, lesion.before, view, alignment.backward)
-        axes, flipped = standing(followup.geometry)
-        hints = hint(view, [], carried, outline).turned(axes, flipped)
-        bounds = np.zeros((2, 3)) if hints.box is None else hints.box
-        now, before = (stood(one, axes, flipped) for one in (look(followup, view), then))
-        shown = show_both(now, before, np.zeros_like(outline) if hints.prior is None else hints.prior, bounds)
+        bounds = hint(view, [], carried).box
+        shown = show_both(look(followup, view), then, outline, np.zeros((2, 3)) if bounds is None else bounds)
         beliefs, said = self.memory(shown[None])
-        belief = as_stored(beliefs[0], axes, flipped).astype(np.float32)
+        belief = beliefs[0].astype(np.float32)
         confidence, presence = (round(float(word), 4) for word in said[0])
         if presence < float(self.card.settings.get("vanished_below", _GONE)):
             return SeenAgain(Outline(None, None, "nothing of it is seen any more"), presence, False)
-        mask = _outlined(view, belief)
+        mask = _outlined(view, belief).placed(scans[1].geometry)
         if mask.is_empty:
             return SeenAgain(Outline(None, None, "nothing found at its place"), presence, True)
         return SeenAgain(Outline(mask, confidence), presence, True)

@@ -167,20 +167,6 @@ class Hints:
     prior: Patch | None = None
     expected: Float[np.ndarray, "2 3"] | None = None
 
-    def turned(self, axes: tuple[int, ...], flipped: tuple[int, ...]) -> Hints:
-        """The same in a patch whose axes were put in this order, and these of them then turned round."""
-
-        def places(at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-            moved = at[:, list(axes)]
-            moved[:, list(flipped)] = PATCH - 1 - moved[:, list(flipped)]
-            return moved
-
-        box, expected = (None if one is None else np.sort(places(one), axis=0) for one in (self.box, self.expected))
-        prior = self.prior
-        if prior is not None:
-            prior = np.ascontiguousarray(np.flip(np.transpose(prior, axes), flipped))
-        return Hints(places(self.clicks_in), places(self.clicks_out), box, prior, expected)
-
 
 def look(volume: Volume, view: View) -> Glimpse:
     """What the scan shows in a view. Voxels that are no numbers, and those beyond the scan, are not seen."""
