@@ -22,8 +22,12 @@ from lesionlocator.formats import read_label_map, read_volume
 DATA = ROOT.parent / "shared" / "data"
 FAST = {"batch": 8, "precision": "bf16", "reuse": 2, "corrected": 0.12}
 BASE = {**FAST, "steps": 3600, "save_every": 300, "ramp": 0.3}
+RIMS = {**FAST, "steps": 150, "save_every": 50, "ramp": 0.0, "rate": 2e-3, "seed": 5}
+LONGER = {**FAST, "steps": 2400, "save_every": 200, "ramp": 0.0, "seed": 20261130}
 TUNED = {**FAST, "steps": 150, "save_every": 50, "rate": 8e-4, "ramp": 0.0}
 PAINTED = 0.4
+RIMS_BESIDE = 0.15
+ANSWERS = 1000
 
 
 def say(text):
@@ -76,6 +80,7 @@ def folds():
 
 def train_all(out):
     from lesionlocator.network.promptable import PromptablePlan
+    from lesionlocator.synth.paint import RegionSettings
     from lesionlocator.train.data import Mixed
     from lesionlocator.train.loop import Recipe, load_averaged, train
     from lesionlocator.train.settings import TrainSettings
@@ -85,8 +90,14 @@ def train_all(out):
     scans, outlined, fold = backgrounds(), lesions(), folds()
     settings = TrainSettings(out=out / "base", threads=1, accelerator="cpu")
     shown = {name: samples[:6] for name, samples in real_samples(outlined).items()}
-    painted = Recipe(Painted(scans), watched=lambda: {**painted_samples(scans, 5), **shown})
-    base = train(painted, replace(settings, **BASE), PromptablePlan(), say)
+    painted = Recipe(Painted(scans), watched=lambda: {**painted_samples(scans, 12), **shown})
+    first = train(painted, replace(settings, **BASE), PromptablePlan(), say)
+    # A network fills every core at first, and unlearns it only where it sees little else for a while.
+    rims = Painted(scans, RegionSettings(kind="ring", pet_share=0.0, mr_share=1.0))
+    only_rims = replace(painted, source=rims)
+    hollow = train(only_rims, replace(settings, out=out / "rims", **RIMS), load_averaged(first), say)
+    painted = replace(painted, source=Mixed([(RIMS_BESIDE, rims), (1 - RIMS_BESIDE, painted.source)]))
+    base = train(painted, replace(settings, out=out / "longer", **LONGER), load_averaged(hollow), say)
     keep(base, painted, out / "models" / "base")
     for left_out in (0, 1, 2, None):
         name = "all" if left_out is None else f"fold{left_out}"
@@ -102,7 +113,7 @@ def train_all(out):
 
 def keep(checkpoint, recipe, folder):
     """The averaged network with its confidence fitted, as a model folder; unless it is there already."""
-    from lesionlocator.train.confidence import fit_confidence
+    from lesionlocator.train.confidence import ConfidencePlan, fit_confidence
     from lesionlocator.train.export import write_model
     from lesionlocator.train.loop import load_averaged
     from lesionlocator.weights import MODELS, ModelCard
@@ -110,7 +121,8 @@ def keep(checkpoint, recipe, folder):
     if (folder / "model.json").is_file():
         return
     network = load_averaged(checkpoint)
-    say(f"{folder.name}: confidence off by {fit_confidence(network, recipe):.3f} on what it was not fitted on")
+    off = fit_confidence(network, recipe, ConfidencePlan(ANSWERS))
+    say(f"{folder.name}: confidence off by {off:.3f} on what it was not fitted on")
     card = ModelCard(
         id=folder.name,
         kind="learned",

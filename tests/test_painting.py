@@ -175,7 +175,7 @@ def test_easy_lesions_stand_out_more_than_hard_ones(backgrounds):
         np.median(
             [
                 draw_region(np.random.default_rng(s), backgrounds, replace(settings, difficulty=d)).contrast
-                for s in range(60)
+                for s in range(90)
             ]
         )
         for d in (0.0, 1.0)

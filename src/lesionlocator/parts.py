@@ -12,6 +12,7 @@ from lesionlocator.geometry import Geometry
 from lesionlocator.volume import Mask
 
 _EVERYWHERE = np.ones((3, 3, 3), bool)
+_ONE_PIECE = 0.9
 
 
 def count_parts(mask: Mask, smallest_share: float = 0.1) -> int:
@@ -26,6 +27,11 @@ def components(mask: Mask) -> list[Mask]:
     labels, count = ndimage.label(mask.array, _EVERYWHERE)
     parts = [Mask.from_array(np.asarray(labels == label), mask.geometry) for label in range(1, count + 1)]
     return sorted(parts, key=lambda part: -part.voxels)
+
+
+def in_one_piece(mask: Mask) -> bool:
+    """Whether nearly all of it is in its largest part, the rest being specks."""
+    return not mask.is_empty and components(mask)[0].voxels >= _ONE_PIECE * mask.voxels
 
 
 def touch(one: Mask, other: Mask) -> bool:
@@ -58,14 +64,15 @@ def share_out(outlines: Sequence[Mask], places: Sequence[Mask], owners: Sequence
     found = list(outlines)
     for i, one in enumerate(outlines):
         for j in range(i + 1, len(outlines)):
-            if owners[i] == owners[j] or not _near(one, outlines[j]):
+            if owners[i] == owners[j] or not near(one, outlines[j]):
                 continue
             if shared_share(found[i], found[j]) > most:
                 found[i], found[j] = _taken_apart((found[i], found[j]), (places[i], places[j]))
     return found
 
 
-def _near(one: Mask, other: Mask) -> bool:
+def near(one: Mask, other: Mask) -> bool:
+    """Whether their grids meet."""
     return one.geometry.clip(*one.geometry.around(other.geometry.corners_mm)) is not None
 
 

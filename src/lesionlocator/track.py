@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
@@ -13,20 +12,19 @@ from lesionlocator.confidence import found_confidence, gone_confidence
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Sighting, locate_all
-from lesionlocator.parts import components, distinct, join
+from lesionlocator.parts import distinct, in_one_piece, join
 from lesionlocator.prompt import Click, Prompt, Shape
 from lesionlocator.recall import recalled, told_by_brightness
 from lesionlocator.scene import Rules, Scene
 from lesionlocator.segment import Follower, Outline, Prepared, Rememberer, Segmenter
 from lesionlocator.segment.ask import is_positive
 from lesionlocator.segment.visit import outlined, segment_timepoint
+from lesionlocator.verified import at_clicks, confirms, holds_clicks
 from lesionlocator.volume import Mask, Volume
-from lesionlocator.wanted import Carried, Wanted, again, taken_apart, wanted
+from lesionlocator.wanted import Carried, Wanted, again, doubts, taken_apart, wanted
 
-_TOLD = 0.5
-"""Dice from which on brightness tells a lesion from what is around it."""
-_ONE_PIECE = 0.9
-"""Share of an outline in its largest part, from which on it is one lesion with specks."""
+_CLEARLY = 0.9
+"""Dice from which on brightness alone tells a lesion."""
 
 Verified = Mapping[str, Sequence[Lesion]]
 """Scan name -> the lesions that a reader placed there; what a reader left out is gone."""
@@ -125,7 +123,7 @@ class _Chain:
         self._volumes: dict[int, Volume] = {}
         self._prepared: dict[int, Prepared] = {}
         self._alignments = Kept()
-        self._told: dict[Place, float] = {}
+        self._known: dict[Place, tuple[float, float]] = {}
         for lesion in timepoints[0].lesions:
             if lesion.mask is None and len(timepoints) > 1:
                 reason = f"not outlined in {timepoints[0].name}: {lesion.reason}"
@@ -196,8 +194,11 @@ class _Chain:
             else:
                 self._end(index, item.place, *ending, lesions=lesions, links=links, sighting=item.sighting)
         asked = wanted(present)
-        outlines = self._outlines if self.rememberer is None else partial(self._outlines_again, self.rememberer)
-        for want, found in zip(asked, taken_apart(asked, outlines(index, asked)), strict=True):
+        if self.rememberer is None:
+            asked, answers = self._settled(index, asked, self._outlines(index, asked))
+        else:
+            answers = self._outlines_again(self.rememberer, index, asked)
+        for want, found in zip(asked, taken_apart(asked, answers), strict=True):
             self._link(index, want, found, lesions=lesions, links=links)
         return lesions, links
 
@@ -249,6 +250,28 @@ class _Chain:
             answers.append([outlined(Lesion(want.keeper.lesion.id, ask), one, geometry) for ask, one in said])
         return answers
 
+    def _settled(
+        self, index: int, asked: Sequence[Wanted], answers: list[list[Lesion]]
+    ) -> tuple[list[Wanted], list[list[Lesion]]]:
+        """Outlines that may be one, looked at once more as one: a split or several lesions only where that is none.
+
+        A split of a lesion that brightness tells clearly is none to doubt: a gap is a gap.
+        """
+        clear = {
+            number for number, want in enumerate(asked) if len(want.asks) > 1 and self._told(want.keeper)[0] >= _CLEARLY
+        }
+        open_ones = [doubt for doubt in doubts(asked, answers) if not clear.intersection(doubt.numbers)]
+        asks = [doubt.as_one.asks[0] for doubt in open_ones]
+        outlines = self.segmenter.outline(self._ready(index), asks) if asks else []
+        now = {number: (want, found) for number, (want, found) in enumerate(zip(asked, answers, strict=True))}
+        for doubt, outline in zip(open_ones, outlines, strict=True):
+            if doubt.is_settled_by(outline.mask):
+                want, geometry = doubt.as_one, self.timepoints[index].geometry
+                lesion = outlined(Lesion(want.keeper.lesion.id, want.asks[0]), outline, geometry)
+                now = {number: each for number, each in now.items() if number not in doubt.numbers}
+                now[doubt.numbers[0]] = (want, [lesion])
+        return [want for want, _ in now.values()], [found for _, found in now.values()]
+
     def _recalled(self, index: int, want: Wanted) -> Outline | None:
         """The outline by brightness, of a lone lesion that it told better than the segmenter did where it is known.
 
@@ -257,26 +280,21 @@ class _Chain:
         sighting, followup = want.keeper.sighting, self._volume(index)
         if len(want.group) > 1 or self._volume(want.keeper.place[0]).modality != followup.modality:
             return None
-        told = self._told_by_brightness(want.keeper)
-        if told < _TOLD:
-            return None
-        found = recalled(sighting.carried, sighting.parts, followup, sighting.contrast)
-        if found is None:
-            return None
-        if len(want.asks) > 1 and components(found)[0].voxels < _ONE_PIECE * found.voxels:
+        told, by_segmenter = self._told(want.keeper)
+        better = told > by_segmenter
+        found = recalled(sighting.carried, sighting.parts, followup, sighting.contrast) if better else None
+        if found is None or (len(want.asks) > 1 and not in_one_piece(found)):
             return None
         return Outline(found, round(told, 4))
 
-    def _told_by_brightness(self, item: Carried) -> float:
-        """How well brightness tells a lesion where it is known; 0 where the segmenter does so as well. Found once."""
+    def _told(self, item: Carried) -> tuple[float, float]:
+        """How well brightness, and the segmenter, tell a lesion where it is known: Dice of each. Found once."""
         place, mask = item.place, item.mask
-        if place not in self._told:
+        if place not in self._known:
             told = told_by_brightness(mask, self._volume(place[0]), item.sighting.contrast)
-            if told >= _TOLD:
-                (own,) = self.segmenter.outline(self._ready(place[0]), [(Shape(mask),)])
-                told = told if own.mask is None or told > own.mask.dice(mask) else 0.0
-            self._told[place] = told
-        return self._told[place]
+            (own,) = self.segmenter.outline(self._ready(place[0]), [(Shape(mask),)])
+            self._known[place] = told, 0.0 if own.mask is None else own.mask.dice(mask)
+        return self._known[place]
 
     def _outlines_again(self, rememberer: Rememberer, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
         """The same by a model that has the scan in memory where the lesions were last seen."""
@@ -319,29 +337,73 @@ class _Chain:
         self.last_seen.update({part.id: (index, part.id) for part in parts})
 
     def _by_reader(self, index: int) -> tuple[list[Lesion], list[Link]]:
-        """A scan in which a reader said where the lesions are. Clicks that only say no mean that one is gone."""
+        """A scan in which a reader said where the lesions are. Clicks that only say no mean that one is gone.
+
+        What was found there and what the reader said of it are held against each other: an outline that the reader's
+        prompts confirm stays, with its split or merge. A lesion that is known from before and has only clicks is
+        outlined as it was, at the click; any other from the reader's prompts alone.
+        """
         timepoint = self.timepoints[index]
         said = self.settings.verified[timepoint.name]
-        placed = tuple(lesion for lesion in said if any(is_positive(prompt) for prompt in lesion.prompts))
-        gone = {lesion.id: lesion for lesion in said if lesion not in placed}
-        lesions = list(segment_timepoint(timepoint.with_lesions(placed), self.segmenter, self._volume(index)).lesions)
-        links: list[Link] = []
+        placed = {lesion.id: lesion for lesion in said if any(is_positive(prompt) for prompt in lesion.prompts)}
+        gone = {lesion.id: lesion for lesion in said if lesion.id not in placed}
+        carried, found, known = self._found_beside(index, tuple(placed.values()))
+        lesions = [found[name] if name in known else self._placed(index, one, carried) for name, one in placed.items()]
+        links = [replace(link, confidence=1.0, decided_by="reader") for name in known for link in known[name]]
         for lesion in lesions:
             before = self.last_seen.get(lesion.id)
-            if lesion.mask is not None:
+            if lesion.id not in known and lesion.mask is not None:
                 links.append(Link(before, index, (index, lesion.id), "placed by a reader", 1.0, "reader"))
+            elif lesion.mask is None and before is not None:
+                links.append(Link(before, index, Ending.UNSURE, lesion.reason, None, "reader"))
+        merged = {link.before[1]: _name_of(link) for link in links if link.before} if known else {}
+        for name in [name for name in self.last_seen if name not in placed]:
+            before = self.last_seen.pop(name)
+            if name in merged:
+                lesions.append(found[name])
+                self.ended.pop(name, None)
+                continue
+            reason = "said to be gone by a reader" if name in gone else "not among the lesions that a reader placed"
+            links.append(Link(before, index, Ending.VANISHED, reason, 1.0, "reader"))
+            where = gone[name].prompts if name in gone else ()
+            lesions.append(Lesion(name, where, None, Status.ABSENT, reason))
+        for lesion in lesions:
+            if lesion.mask is not None:
                 self.last_seen[lesion.id] = (index, lesion.id)
                 self.ended.pop(lesion.id, None)
-            elif before is not None:
-                links.append(Link(before, index, Ending.UNSURE, lesion.reason, None, "reader"))
-        for lesion_id in [known for known in self.last_seen if known not in {lesion.id for lesion in placed}]:
-            reason = (
-                "said to be gone by a reader" if lesion_id in gone else "not among the lesions that a reader placed"
-            )
-            links.append(Link(self.last_seen.pop(lesion_id), index, Ending.VANISHED, reason, 1.0, "reader"))
-            where = gone[lesion_id].prompts if lesion_id in gone else ()
-            lesions.append(Lesion(lesion_id, where, None, Status.ABSENT, reason))
         return lesions, links
+
+    def _found_beside(
+        self, index: int, placed: Sequence[Lesion]
+    ) -> tuple[dict[str, Carried], dict[str, Lesion], dict[str, list[Link]]]:
+        """What is found without the reader: lesions carried over, all by name, and the links of those confirmed."""
+        clicked = any(isinstance(prompt, Click) for one in placed for prompt in one.prompts)
+        if self.follower is not None or not self.last_seen or not clicked:
+            return {}, {}, {}
+        kept = dict(self.last_seen), dict(self.ended)
+        carried = self._carry(index)
+        lesions, links = self._by_model(index, carried)
+        self.last_seen, self.ended = kept
+        found = {lesion.id: lesion for lesion in lesions}
+        outlines = [(one, found[one.id].mask) for one in placed if one.id in found]
+        right = [one.id for one, mask in outlines if mask is not None and confirms(one.prompts, mask)]
+        known: dict[str, list[Link]] = {name: [] for name in right}
+        apart = {one.id for one in placed} - set(known)
+        for link in links:
+            before, after = link.before, link.after
+            if before is not None and isinstance(after, tuple) and after[1] in known and before[1] not in apart:
+                known[after[1]].append(link)
+        return {item.lesion.id: item for item in carried}, found, known
+
+    def _placed(self, index: int, one: Lesion, carried: Mapping[str, Carried]) -> Lesion:
+        """A lesion outlined from a reader's prompts; as it was before, where there are clicks alone."""
+        timepoint = self.timepoints[index]
+        want = at_clicks(carried[one.id], one.prompts, timepoint.geometry) if one.id in carried else None
+        if want is not None:
+            ((lesion,),) = self._outlines(index, [want])
+            if holds_clicks(lesion, one.prompts):
+                return replace(lesion, prompts=one.prompts)
+        return segment_timepoint(timepoint.with_lesions((one,)), self.segmenter, self._volume(index)).lesions[0]
 
     def _fresh_id(self, lesion_id: str, ahead: int) -> str:
         used = {lesion.id for timepoint in self.timepoints for lesion in timepoint.lesions} | set(self.last_seen)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from lesionlocator.case import Lesion, Place, Status
 from lesionlocator.geometry import Geometry
 from lesionlocator.locate import Sighting
-from lesionlocator.parts import common, components, count_parts, join, share_out, touch
+from lesionlocator.parts import common, components, count_parts, in_one_piece, join, near, share_out, touch
 from lesionlocator.prompt import Prompt, Shape
 from lesionlocator.segment import Remembered, SeenAgain
 from lesionlocator.segment.visit import outlined
@@ -16,6 +17,10 @@ from lesionlocator.volume import Mask
 
 _PART_SHARE = 0.1
 """Of an outline in several parts, the smallest that is one."""
+_SPLIT_LEAVES = 0.12
+"""Parts that together are a smaller share of the lesion than this are what is left of one, not several."""
+_HELD = 0.7
+"""Share of each of several outlines that an outline of all as one has to hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,46 @@ class Wanted:
 def wanted(present: Sequence[Carried]) -> list[Wanted]:
     """What to ask for, for all lesions that are there. Lesions that met are asked for as one."""
     return [Wanted(tuple(group), _asks(group)) for group in _merged_groups(present)]
+
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """Several outlines that may be one: parts of a lesion that seems to have split, or lesions that grew together."""
+
+    numbers: tuple[int, ...]
+    """Which of what was asked for."""
+    as_one: Wanted
+    outlines: tuple[Mask, ...]
+
+    def is_settled_by(self, mask: Mask | None) -> bool:
+        """Whether an outline of all as one is in one piece and holds most of every one of them."""
+        if mask is None or not in_one_piece(mask):
+            return False
+        return all(one.placed(mask.geometry).overlap(mask) >= _HELD * one.voxels for one in self.outlines)
+
+
+def doubts(asked: Sequence[Wanted], answers: Sequence[Sequence[Lesion]]) -> list[Doubt]:
+    """What has to be looked at once more, as one: splits, and lesions that were apart and whose outlines now touch."""
+    masks = [[one.mask for one in found if one.mask is not None] for found in answers]
+    found = [
+        Doubt((number,), replace(want, asks=((Shape(join(masks[number])),),)), tuple(masks[number]))
+        for number, want in enumerate(asked)
+        if len(masks[number]) > 1
+    ]
+    alone = [n for n, want in enumerate(asked) if len(want.group) == len(masks[n]) == 1 and not masks[n][0].is_empty]
+
+    def met(i: int, j: int) -> bool:
+        one, other = (asked[alone[number]].keeper for number in (i, j))
+        own, there = (masks[alone[number]][0] for number in (i, j))
+        return near(own, there) and touch(own, there) and _were_apart(one, other)
+
+    for group in _grouped(len(alone), met):
+        if len(group) > 1:
+            numbers = tuple(alone[place] for place in group)
+            outlines = tuple(masks[number][0] for number in numbers)
+            items = tuple(asked[number].keeper for number in numbers)
+            found.append(Doubt(numbers, Wanted(items, ((Shape(join(outlines)),),)), outlines))
+    return found
 
 
 def taken_apart(asked: Sequence[Wanted], answers: Sequence[Sequence[Lesion]]) -> list[list[Lesion]]:
@@ -93,27 +138,37 @@ def _asks(group: Sequence[Carried]) -> tuple[tuple[Prompt, ...], ...]:
     parts = alone.sighting.parts
     if not parts:
         return ((Shape(alone.sighting.carried),),)
-    if len(parts) > 1 and count_parts(alone.mask) > 1:
+    seen_ml = sum(part.volume_ml for part in parts)
+    if len(parts) > 1 and (count_parts(alone.mask) > 1 or seen_ml < _SPLIT_LEAVES * alone.sighting.carried.volume_ml):
         return ((Shape(join(parts)),),)
     return tuple((Shape(part),) for part in parts)
 
 
 def _merged_groups(carried: Sequence[Carried]) -> list[list[Carried]]:
     """Lesions that were apart before and now meet in what was seen of them are one group."""
-    leader = list(range(len(carried)))
+    groups = _grouped(len(carried), lambda i, j: _meet(carried[i], carried[j]) and _were_apart(carried[i], carried[j]))
+    return [[carried[number] for number in group] for group in groups]
+
+
+def _were_apart(one: Carried, other: Carried) -> bool:
+    return not touch(one.mask, other.mask)
+
+
+def _grouped(count: int, belong: Callable[[int, int], bool]) -> list[list[int]]:
+    """Numbers that belong together, by pairs."""
+    leader = list(range(count))
 
     def find(i: int) -> int:
         while leader[i] != i:
             i = leader[i]
         return i
 
-    for i, one in enumerate(carried):
-        for j in range(i + 1, len(carried)):
-            if _meet(one, carried[j]) and not touch(one.mask, carried[j].mask):
-                leader[find(j)] = find(i)
-    groups: dict[int, list[Carried]] = {}
-    for i, item in enumerate(carried):
-        groups.setdefault(find(i), []).append(item)
+    for i, j in combinations(range(count), 2):
+        if find(i) != find(j) and belong(i, j):
+            leader[find(j)] = find(i)
+    groups: dict[int, list[int]] = {}
+    for i in range(count):
+        groups.setdefault(find(i), []).append(i)
     return list(groups.values())
 
 
@@ -127,4 +182,7 @@ def _merged(group: Sequence[Carried]) -> Mask:
 
 def _meet(one: Carried, other: Carried) -> bool:
     near, far = one.sighting.around, other.sighting.around
-    return near is not None and far is not None and touch(near, far)
+    if near is None or far is None or one.sighting.contrast * other.sighting.contrast < 0:
+        # What is brighter than its surroundings does not go on in what is darker.
+        return False
+    return touch(near, far)

@@ -30,8 +30,8 @@ _KINDS = {
     "CT": {
         "lobed": 0.42,
         "spiculated": 0.05,
-        "ring": 0.08,
-        "branch": 0.06,
+        "ring": 0.06,
+        "branch": 0.07,
         "parts": 0.08,
         "fragments": 0.04,
         "nodule_in_lung": 0.09,
@@ -42,8 +42,8 @@ _KINDS = {
     "MR": {
         "lobed": 0.4,
         "spiculated": 0.03,
-        "ring": 0.3,
-        "branch": 0.06,
+        "ring": 0.32,
+        "branch": 0.08,
         "parts": 0.07,
         "fragments": 0.05,
         "necrotic": 0.09,
@@ -53,6 +53,8 @@ _KINDS = {
 _LEAST_CONTRAST = {"ring_with_core": 0.6, "ring_without_core": 1.0, "branch": 1.0, "parts": 0.9, "fragments": 0.9}
 """What has no body must be seen: nobody outlines an invisible rim; learning from one teaches to ignore the picture."""
 _LEAST = 0.1
+_OWN_RIM = {"CT": 0.2, "MR": 0.08, "PT": 0.0}
+"""How often a filled body has a thin rim of another brightness; rarer on MR, where a rim is mostly all that counts."""
 _BORROWED = 0.5
 
 
@@ -78,7 +80,7 @@ class RegionSettings:
     mr_share: float = 0.48
     labels_share: float = 0.22
     remapped_share: float = 0.1
-    organ_share: float = 0.1
+    organ_share: float = 0.04
     cut_share: float = 0.14
     kind: str = ""
 
@@ -106,32 +108,38 @@ class PaintedRegion:
 
 
 def draw_region(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
-    """One training sample; drawn again (up to ten times) when hardly anything of the lesion is left or to be seen."""
-    region = _draw_once(rng, backgrounds, settings)
+    """One training sample; drawn again (up to ten times) when hardly anything of the lesion is left or to be seen.
+
+    What is drawn again is of the same kind and modality: else rims and branches, which are often too faint, would be
+    far rarer than the mix says.
+    """
+    modality = _draw_modality(rng, settings)
+    kind = settings.kind or _draw_kind(rng, backgrounds, settings, modality)
+    region = _draw_once(rng, backgrounds, settings, (modality, kind))
     for _ in range(10):
         if np.count_nonzero(region.mask) >= 60 and region.contrast >= _LEAST_CONTRAST.get(region.kind, _LEAST):
             break
-        region = _draw_once(rng, backgrounds, settings)
+        region = _draw_once(rng, backgrounds, settings, (modality, kind))
     return region
 
 
-def _draw_once(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings) -> PaintedRegion:
+def _draw_kind(rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, modality: str) -> str:
+    organs = modality != "PT" and any(background.organs is not None for background in backgrounds.items)
+    return "organ" if organs and rng.random() < settings.organ_share else _chosen(rng, _KINDS[modality])
+
+
+def _draw_once(
+    rng: np.random.Generator, backgrounds: Backgrounds, settings: RegionSettings, what: tuple[str, str]
+) -> PaintedRegion:
+    modality, kind = what
     hard = settings.difficulty * rng.random() ** 0.6
     framing = Framing.draw(rng, settings.side)
-    modality = _draw_modality(rng, settings)
-    organ = settings.kind == "organ" or (
-        not settings.kind
-        and modality != "PT"
-        and rng.random() < settings.organ_share
-        and any(background.organs is not None for background in backgrounds.items)
-    )
-    if organ:
+    if kind == "organ":
         return _organ_region(rng, _draw_organ(rng, backgrounds, settings, framing, modality))
-    kind = settings.kind or _chosen(rng, _KINDS[modality])
     if modality == "PT":
         scene = _draw_pet(rng, backgrounds, framing)
     else:
-        scene = _draw_scene(rng, backgrounds, settings, framing, (modality, kind))
+        scene = _draw_scene(rng, backgrounds, settings, framing, what)
     lesion = draw_lesion(rng, scene, kind, framing)
     image = _painted(rng, scene, lesion, hard)
     image = _scanned(rng, scene, image, hard)
@@ -240,7 +248,7 @@ def _filling(
     if rng.random() < 0.15 + 0.35 * hard:
         patch = 1 / (1 + np.exp(-4 * (smooth_noise(rng, shape, rng.uniform(2, 7)) - rng.uniform(0, 1.2))))
         own += patch.astype(np.float32) * np.float32(rng.uniform(-0.6, 0.3) * step)
-    if rng.random() < 0.2 and scene.modality != "PT":
+    if rng.random() < _OWN_RIM[scene.modality]:
         own += _shell(rng, lesion, -1) * np.float32(rng.uniform(-0.5, 0.7) * abs(step))
     return own
 

@@ -21,18 +21,19 @@ SEED = 7_000_001
 
 
 def painted_samples(backgrounds: Backgrounds, each: int, difficulty: float = 0.6) -> dict[str, list[Sample]]:
-    """Painted lesions of every kind from a fixed seed. Of rings, the reading that leaves the core out."""
+    """Painted lesions of every kind from a fixed seed. Of rings, the reading that leaves the core out, on MR."""
     found: dict[str, list[Sample]] = {}
     for kind in PAINTED_KINDS:
-        source = Painted(backgrounds, RegionSettings(kind=kind, difficulty=difficulty))
+        settings = RegionSettings(kind=kind, difficulty=difficulty)
+        if kind == "ring":
+            settings = replace(settings, pet_share=0.0, mr_share=1.0)
+        source = Painted(backgrounds, settings)
         rng = np.random.default_rng([SEED, len(kind)])
         drawn: list[Sample] = []
         while len(drawn) < each:
             region = source(rng, 1.0)
-            if kind == "ring":
-                # The classical outline fills what is not MR, and so does the reading there.
-                region = replace(region, scan=replace(region.scan, modality="MR"))
-            drawn.append(boxed(replace(region, kind=kind)))
+            if kind != "ring" or region.core is not None:
+                drawn.append(boxed(replace(region, kind=kind)))
         found[kind] = drawn
     return found
 
