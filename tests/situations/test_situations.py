@@ -5,7 +5,8 @@ import pytest
 
 from lesionlocator.case import Case, Event, Lesion, Status, Timepoint
 from lesionlocator.geometry import AffineMap, Alignment
-from lesionlocator.prompt import Box
+from lesionlocator.prompt import Box, Click
+from lesionlocator.propose import proposals
 from lesionlocator.segment import load_segmenter
 from lesionlocator.track import Following, track_case
 from visits import Ball, ball_mask, grid, scan, story, visit
@@ -183,3 +184,50 @@ def test_19_neighbours_that_were_all_carried_too_far_keep_their_names(segmenter)
     assert events(case, 1) == [(name, "same", name) for name in balls]
     for name, ball in balls.items():
         assert dice(case.timepoints[1].lesion(name), ball, case.timepoints[1]) > 0.8
+
+
+def test_20_proposals_accepted_unchanged_keep_what_was_found(segmenter):
+    one, other = Ball(-12, 0, 20, 9), Ball(12, 0, 20, 8)
+    first = {"2": one, "5": other, "7": Ball(0, 0, -30, 14), "12": Ball(-35, -10, -10, 7)}
+    together = [Ball(-7, 0, 20, 11), Ball(7, 0, 20, 10)]
+    apart = [Ball(-9, 0, -30, 6.5), Ball(8, 0, -30, 5)]
+    case = story(first, visit(1, [*together, *apart]))
+    automatic = follow(case, segmenter)
+    ((timepoint, accepted),) = proposals(automatic)
+    checked = follow(case, segmenter, verified={timepoint.name: accepted})
+    assert (
+        events(checked, 1)
+        == events(automatic, 1)
+        == [
+            ("12", "vanished", None),
+            ("2", "merged", "2"),
+            ("5", "merged", "2"),
+            ("7", "split", "13"),
+            ("7", "split", "7"),
+        ]
+    )
+    assert {(link.decided_by, link.confidence) for link in checked.links} == {("reader", 1.0)}
+    for lesion in automatic.timepoints[1].lesions:
+        kept = checked.timepoints[1].lesion(lesion.id)
+        assert kept is not None and (kept.mask is None) == (lesion.mask is None)
+        assert lesion.mask is None or np.array_equal(kept.mask.array, lesion.mask.array)
+
+
+def test_21_a_readers_click_moves_what_is_known(segmenter):
+    away = Alignment.from_affine(AffineMap.shift(np.array([0.0, 0.0, 45.0])))
+    case = story({"1": LEFT, "2": RIGHT}, visit(1, [LEFT, RIGHT]))
+    places = {"1": LEFT, "2": RIGHT}
+    clicks = [Lesion(name, (Click(np.array([ball.x, ball.y, ball.z])),)) for name, ball in places.items()]
+    followed = follow(case, segmenter, align=lambda *_: away, verified={"visit1": clicks})
+    assert events(followed, 1) == [("1", "same", "1"), ("2", "same", "2")]
+    for name, ball in places.items():
+        assert dice(followed.timepoints[1].lesion(name), ball, followed.timepoints[1]) > 0.8
+
+
+def test_22_a_reader_takes_a_merged_lesion_apart(segmenter):
+    one, other = Ball(-12, 0, 0, 9), Ball(12, 0, 0, 8)
+    case = story({"3": one, "4": other}, visit(1, [Ball(-7, 0, 0, 11), Ball(7, 0, 0, 10)]))
+    boxes = [Lesion(name, (Box.around(ball_mask(ball, grid())),)) for name, ball in (("3", one), ("4", other))]
+    followed = follow(case, segmenter, verified={"visit1": boxes})
+    assert events(followed, 1) == [("3", "same", "3"), ("4", "same", "4")]
+    assert {link.decided_by for link in followed.links} == {"reader"}
