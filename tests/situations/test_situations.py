@@ -217,7 +217,7 @@ def test_21_a_readers_click_moves_what_is_known(segmenter):
     away = Alignment.from_affine(AffineMap.shift(np.array([0.0, 0.0, 45.0])))
     case = story({"1": LEFT, "2": RIGHT}, visit(1, [LEFT, RIGHT]))
     places = {"1": LEFT, "2": RIGHT}
-    clicks = [Lesion(name, (Click(np.array([ball.x, ball.y, ball.z])),)) for name, ball in places.items()]
+    clicks = [Lesion(name, (Click(np.array([ball.x, ball.y, ball.z], float)),)) for name, ball in places.items()]
     followed = follow(case, segmenter, align=lambda *_: away, verified={"visit1": clicks})
     assert events(followed, 1) == [("1", "same", "1"), ("2", "same", "2")]
     for name, ball in places.items():
