@@ -160,6 +160,9 @@ def test_proposals_accepted_unchanged_say_what_the_model_said_by_the_readers_wor
         ("5", "vanished", "reader"),
         ("9", "same", "reader"),
     ]
+    for name in ("fu_lesion_2.nii.gz", "fu_lesion_9.nii.gz"):
+        automatic, checked = (np.asarray(nib.load(f / name).dataobj) for f in (tracked[1], tmp_path / "checked"))
+        assert np.array_equal(automatic, checked)
 
 
 def test_candidates_for_new_lesions_are_written_for_a_reader_and_enter_no_table(visits, tmp_path, capsys):

@@ -76,7 +76,7 @@ class Appear:
             kind = str(rng.choice(list(_KINDS), p=np.array(list(_KINDS.values())) / sum(_KINDS.values())))
             level = _level(rng, visit, around, spread)
             core = _core_level(rng, visit, kind, level)
-            texture = abs(level - around) * rng.uniform(0.02, 0.12)
+            texture = abs(level - around) * rng.uniform(0.08, 0.3)
             a, b, c = (round(float(v), 2) for v in at_mm)
             numbers = (level, core, texture, rng.uniform(0.4, 0.9))
             own, inner, waves, blur = (round(float(v), 4) for v in numbers)
@@ -102,7 +102,7 @@ class Appear:
             max(1.0, n * s / max(self.radius_mm, 3.0))
             for n, s in zip(mask.shape, region.geometry.spacing_mm, strict=True)
         ]
-        waves = smooth_noise(rng, mask.shape, cells) * np.float32(self.texture)
+        waves = np.float32(self.texture) * _rough(rng, mask.shape, cells)
         inside = np.float32(self.level) + core * np.float32(self.core_level - self.level) + waves
         inside += _own_noise(region, rng)
         array = _laid_in(region, _seen(whole, region.geometry, self.blur_voxels), inside)
@@ -190,7 +190,8 @@ def draw_place(
 ) -> tuple[Float[np.ndarray, "3"], float, float] | None:
     """A place with even tissue around it that no lesion takes, its level and spread; never in air.
 
-    Of forty places, one of the most even. `like` names a lesion whose surroundings it has to resemble.
+    Of forty places, one of those about as even as the surroundings of a lesion of the scan, or of the most even where
+    there is none. `like` names a lesion that its surroundings have to be as bright as, too.
     """
     scan = visit.geometry
     margin = np.ceil((radius + 2) / scan.spacing_mm).astype(int) + 1
@@ -200,6 +201,8 @@ def draw_place(
     taken = [mask.points_mm[:: max(1, mask.voxels // 500)] for mask in visit.lesions.values() if not mask.is_empty]
     known = np.concatenate(taken) if taken else np.empty((0, 3))
     wanted = _surroundings(visit, like) if like is not None else None
+    known_ids = suitable(visit)
+    even_as = wanted[2] if wanted else _surroundings(visit, str(rng.choice(known_ids)))[2] if known_ids else 0.0
     finest = 15.0 if visit.source.modality == "CT" else 0.0
     lowest = _least_tissue(visit)
     found: list[tuple[float, Float[np.ndarray, "3"], float, float]] = []
@@ -220,7 +223,7 @@ def draw_place(
             break
     if not found:
         return None
-    found.sort(key=lambda item: item[0])
+    found.sort(key=lambda item: abs(item[0] - even_as))
     _, at_mm, level, spread = found[int(rng.integers(max(1, len(found) // 4)))]
     return at_mm, level, spread
 
@@ -240,14 +243,16 @@ def _ball(scan: Geometry, radius: float) -> np.ndarray:
     return inside[:: max(1, len(inside) // 600)]
 
 
-def _surroundings(visit: Visit, lesion_id: str) -> tuple[float, float]:
+def _surroundings(visit: Visit, lesion_id: str) -> tuple[float, float, float]:
+    """Level and spread of the tissue round a lesion, and how uneven it is: 5 to 95 % of it."""
     region = Region.around(visit, visit.lesions[lesion_id].geometry, 8.0)
     where = region.where(lesion_id)
     away = ndimage.distance_transform_edt(~where, sampling=region.geometry.spacing_mm)
     rim: Bool[np.ndarray, "d h w"] = (away > 2) & (away < 8) & ~region.others()
     values = region.array[rim] if rim.any() else region.array[~where]
     level = float(np.median(values))
-    return level, 1.4826 * float(np.median(np.abs(values - level)))
+    uneven = float(np.ptp(np.percentile(values, (5, 95))))
+    return level, 1.4826 * float(np.median(np.abs(values - level))), uneven
 
 
 def _level(rng: np.random.Generator, visit: Visit, around: float, spread: float) -> float:
@@ -304,12 +309,25 @@ def _seen(whole: Voxels, geometry: Geometry, blur_voxels: float) -> Voxels:
     return soft
 
 
+def _rough(rng: np.random.Generator, shape: Index3, cells: list[float]) -> Voxels:
+    """Variations as long as the lesion's radius, and some of a half and a quarter of that: tumours are uneven."""
+    octaves = ((1.0, 1.0), (0.8, 2.0), (0.6, 4.0))
+    waves = [
+        np.float32(part) * smooth_noise(rng, shape, [min(times * c, n / 2) for c, n in zip(cells, shape, strict=True)])
+        for part, times in octaves
+    ]
+    return np.sum(waves, axis=0, dtype=np.float32) / np.float32(np.sqrt(sum(part**2 for part, _ in octaves)))
+
+
 def _own_noise(region: Region, rng: np.random.Generator) -> Voxels:
-    """Noise of the scan as it is in even tissue: what is finer in a lung is vessels."""
-    fine = rng.standard_normal(region.array.shape, np.float32)
-    fine -= ndimage.gaussian_filter(fine, narrow(region.geometry, 1.0), truncate=3.0)
-    fine *= np.float32(np.percentile(region.noise.spread, 20)) / float(fine.std())
-    return fine
+    """Noise of the scan as strong as it is in even tissue: what is finer in a lung is vessels.
+
+    Taken from elsewhere in the region, so that its grain is the scan's own.
+    """
+    grain = region.noise.grain(rng)
+    shift = tuple(int(rng.integers(n // 4, max(n // 4 + 1, 3 * n // 4))) for n in grain.shape)
+    fine = np.roll(grain, shift, axis=(0, 1, 2))
+    return fine * (np.float32(np.percentile(region.noise.spread, 20)) / max(float(fine.std()), 1e-6))
 
 
 def _laid_in(region: Region, share: Voxels, inside: Voxels) -> Voxels:

@@ -12,8 +12,11 @@ from lesionlocator.synth.lattice import smooth_noise
 from lesionlocator.synth.lesion.choice import lesion_of, levels, suitable
 from lesionlocator.synth.region import Region, Voxels, Where, narrow
 from lesionlocator.synth.visit import Changed, Visit
+from lesionlocator.volume import Mask
 
 _WATER_HU = (0.0, 25.0)
+_WALL_VOXELS = 2.0
+"""Of a lesion round its dead core: less is hardly seen as a wall."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class Necrosis:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, visit: Visit, lesion_ids: tuple[str, ...] = ()) -> Necrosis | None:
-        """In lesions of at least 60 voxels; to between 0 and 25 HU, and always darker than the lesion."""
+        """In lesions of at least 60 voxels; to between 0 and 25 HU, and always darker than the lesion.
+
+        Of most of them a wall is left.
+        """
         for name in rng.permutation(list(suitable(visit, lesion_ids, 60))):
             inside, around = levels(visit, str(name))
             if visit.source.modality == "CT":
@@ -42,7 +48,7 @@ class Necrosis:
             else:
                 # Dark in MR, cold in PET: near what surrounds it, or below a lesion that is dark itself.
                 level = around + rng.uniform(0.1, 0.5) * (inside - around) if inside > around else 0.6 * inside
-            share = round(float(rng.uniform(0.1, 0.6)), 3)
+            share = round(float(rng.uniform(0.1, max(0.15, min(0.6, _walled(visit.lesions[str(name)]))))), 3)
             return cls(str(name), share, round(float(level), 4), round(float(rng.uniform(0.1, 0.5)), 3), _seed(rng))
         return None
 
@@ -145,6 +151,12 @@ def _deepest(region: Region, where: Where, necrosis: Necrosis) -> Where:
     wavy = np.where(where, depth * (1 + necrosis.waviness * np.clip(waves, -2, 2)), -np.inf)
     wanted = max(1, round(necrosis.core_share * int(where.sum())))
     return wavy >= np.partition(wavy.ravel(), -wanted)[-wanted]
+
+
+def _walled(mask: Mask) -> float:
+    """The share of a lesion that lies deeper than its outermost voxels."""
+    finest = float(mask.geometry.spacing_mm.min())
+    return float(np.mean(mask.depth_mm[mask.array] > _WALL_VOXELS * finest))
 
 
 def _mean_in(array: Voxels, where: Where, region: Region, voxels: float) -> Voxels:

@@ -73,7 +73,11 @@ class _Resize:
         for _ in range(2):
             if not self._missed(mask, wanted, given) or not isinstance(maps, Flow):
                 break
-            maps = maps.slower(float(np.clip(np.log(self.factor) / np.log(given / mask.voxels), 0.7, 1.4)))
+            other = maps.slower(float(np.clip(np.log(self.factor) / np.log(given / mask.voxels), 0.7, 1.4)))
+            if not other.is_exact(visit.geometry):
+                # What is missing is made up for at the border, where a flow for longer would fold.
+                break
+            maps = other
             outline, given = carried_outline(mask, maps.back, region.geometry, wanted, free)
         array = self._voxels(region, maps)
         lesions = {
