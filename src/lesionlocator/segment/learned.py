@@ -37,11 +37,12 @@ _SHARES = {True: "classical_share_box", False: "classical_share_click"}
 _HARDLY = 0.1
 _LOOKS = 3
 _SAME = 0.15
-_CUBE_MM = 40.0
-"""A second start from a click, beside the guessed extent: lesions of 2 to 7 cm are found from it."""
+_CUBES_MM = (40.0, 90.0)
+"""Further starts from a click, beside the guessed extent: what is missed from one size is found from another."""
 _GUESSED_VOTES = 1.4
-_STANDS = 0.7
-"""A look stands by itself as much as by another one that agrees with it so far."""
+_LEAST_SURE = 0.01
+_STANDS = 1.5
+"""A look stands by itself as much as by so many others that agree with it."""
 _BEYOND = 1.05
 """An outline stays within the box that a reader drew, grown by this factor."""
 
@@ -87,8 +88,8 @@ class Learned:
     """Outlines by a network. From a box, one look.
 
     How far a lesion reaches from a click alone, the classical search guesses (`grow`); the network looks there, and
-    again at what it found, until both are about the same. It does so from a cube of steady size as well, and the look
-    that most others confirm is the answer.
+    again at what it found, until both are about the same. It does so from two cubes of steady sizes as well; where it
+    ends up most often and most surely is the answer.
 
     Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
 
@@ -171,18 +172,19 @@ class Learned:
         return seen.view.to_mask(seen.belief), seen.confidence
 
     def _around(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> Look:
-        """What is found from the guessed extent and, at a click, from a cube of steady size too.
+        """What is found from the guessed extent and, at a click, from cubes of steady sizes too.
 
-        Either start may be far off, and a look at a wrong place finds something of its own; where looks from different
-        starts end at one outline, that is the lesion's.
+        Any start may be far off, and a look at a wrong place finds something of its own; where different starts end at
+        one outline, of which the network is sure, that is the lesion's.
         """
         looks = self._looks(volume, clicks, guessed)
         if not clicks:
             return _something(looks[-1])
         at = clicks[0].at
-        cube = self._looks(volume, clicks, Box.from_bounds(at - _CUBE_MM / 2, at + _CUBE_MM / 2))
-        voters = [(seen, _GUESSED_VOTES) for seen in looks] + [(seen, 1.0) for seen in cube]
-        return _most_confirmed([voter for voter in voters if voter[0].found])
+        cubes = [Box.from_bounds(at - side_mm / 2, at + side_mm / 2) for side_mm in _CUBES_MM]
+        chains = [(looks, _GUESSED_VOTES), *((self._looks(volume, clicks, cube), 1.0) for cube in cubes)]
+        ends = [([seen for seen in chain if seen.found], votes) for chain, votes in chains]
+        return _most_confirmed([(found[-1], votes) for found, votes in ends if found])
 
     def _looks(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> list[Look]:
         """A look at the guessed extent, and again at what was found there, until both are about the same."""
@@ -237,10 +239,11 @@ def upright(scan: Volume) -> Volume:
     return replace(scan, array=array, geometry=Geometry(index3(array.shape), affine, scan.geometry.frame))
 
 
-def _most_confirmed(voters: Sequence[tuple[Look, float]]) -> Look:
-    """The look that the others agree with most, each by its number of votes."""
-    if not voters:
+def _most_confirmed(ends: Sequence[tuple[Look, float]]) -> Look:
+    """The look that the others agree with most, each by its number of votes and by the square of how sure it is."""
+    if not ends:
         raise NotOutlined("nothing found at the prompt")
+    voters = [(look, votes * max(look.confidence, _LEAST_SURE) ** 2) for look, votes in ends]
     gained = [
         _STANDS * votes + sum(more * own.agrees(other) for other, more in voters if other is not own)
         for own, votes in voters
