@@ -43,11 +43,11 @@ def main(pairs=PAIRS, chains=CHAINS):
     write("synthetic_tracking", page(results, items, cases))
 
 
-def chosen(pairs, chains):
+def chosen(pairs, chains, seed=SEED):
     """Items at random, of any source that lies in one folder."""
     recipe = read_recipe(find_recipe(RELEASED)).on(source_folder(str(DATA)))
     kinds = [recipe.only(item for item in recipe.items if (item.visits > 2) == chain) for chain in (False, True)]
-    drawn = [kind.drawn_at_random(count, SEED).items for kind, count in zip(kinds, (pairs, chains), strict=True)]
+    drawn = [kind.drawn_at_random(count, seed).items for kind, count in zip(kinds, (pairs, chains), strict=True)]
     return recipe.only([*drawn[0], *drawn[1]])
 
 
