@@ -71,9 +71,9 @@ def share_out(outlines: Sequence[Mask], places: Sequence[Mask], owners: Sequence
     return found
 
 
-def near(one: Mask, other: Mask) -> bool:
-    """Whether their grids meet."""
-    return one.geometry.clip(*one.geometry.around(other.geometry.corners_mm)) is not None
+def near(one: Mask, other: Mask, within_mm: float = 0.0) -> bool:
+    """Whether their grids meet, or come so near to each other."""
+    return one.geometry.clip(*one.geometry.around(other.geometry.corners_mm, within_mm)) is not None
 
 
 def _taken_apart(outlines: tuple[Mask, Mask], places: tuple[Mask, Mask]) -> tuple[Mask, Mask]:

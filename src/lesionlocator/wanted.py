@@ -86,7 +86,8 @@ def doubts(asked: Sequence[Wanted], answers: Sequence[Sequence[Lesion]]) -> list
     def met(i: int, j: int) -> bool:
         one, other = (asked[alone[number]].keeper for number in (i, j))
         own, there = (masks[alone[number]][0] for number in (i, j))
-        return near(own, there) and touch(own, there) and _were_apart(one, other)
+        voxel_mm = float(own.geometry.spacing_mm.max())
+        return near(own, there, voxel_mm) and touch(own, there) and _were_apart(one, other)
 
     for group in _grouped(len(alone), met):
         if len(group) > 1:

@@ -316,7 +316,7 @@ def _rough(rng: np.random.Generator, shape: Index3, cells: list[float]) -> Voxel
         np.float32(part) * smooth_noise(rng, shape, [min(times * c, n / 2) for c, n in zip(cells, shape, strict=True)])
         for part, times in octaves
     ]
-    return np.sum(waves, axis=0, dtype=np.float32) / np.float32(np.sqrt(sum(part**2 for part, _ in octaves)))
+    return np.stack(waves).sum(axis=0) / np.float32(np.sqrt(sum(part**2 for part, _ in octaves)))
 
 
 def _own_noise(region: Region, rng: np.random.Generator) -> Voxels:
