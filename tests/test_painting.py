@@ -74,6 +74,11 @@ def test_every_kind_is_in_the_mix_and_a_fifth_of_it_is_pet(mix):
     assert {region.modality for region in mix} == {"CT", "MR", "PT"}
 
 
+def test_rims_are_as_often_as_the_mix_says_though_many_are_drawn_again(mix):
+    of_mr = [region.kind for region in mix if region.modality == "MR"]
+    assert 0.2 < np.mean([kind.startswith("ring") for kind in of_mr]) < 0.45
+
+
 def test_every_region_has_a_target_of_a_size_that_a_zoom_can_frame(mix):
     longest: list[float] = []
     for region in mix:

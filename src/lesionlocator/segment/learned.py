@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from jaxtyping import Float
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from lesionlocator.engine import Engine, load_engine
+from lesionlocator.engine import Engine, available_cores, load_engine
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Geometry, index3
 from lesionlocator.prompt import Box, Click, Line, Shape
@@ -37,6 +39,7 @@ _SHARES = {True: "classical_share_box", False: "classical_share_click"}
 _HARDLY = 0.1
 _LOOKS = 3
 _SAME = 0.15
+_MOST_AT_ONCE = 4
 _CUBES_MM = (40.0, 90.0)
 """Further starts from a click, beside the guessed extent: what is missed from one size is found from another."""
 _GUESSED_VOTES = 1.4
@@ -118,7 +121,12 @@ class Learned:
         return Prepared(volume)
 
     def outline(self, prepared: Prepared, asks: Sequence[Ask]) -> list[Outline]:
-        return [self._answer(prepared.volume, ask) for ask in asks]
+        workers = min(len(asks), available_cores(), _MOST_AT_ONCE) if self.engine.device == "cpu" else 1
+        if workers < 2:
+            return [self._answer(prepared.volume, ask) for ask in asks]
+        # Half of an answer is numpy, which one core does while the network runs for another lesion.
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(partial(self._answer, prepared.volume), asks))
 
     def _answer(self, volume: Volume, ask: Ask) -> Outline:
         confidences: list[float] = []
