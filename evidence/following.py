@@ -33,6 +33,8 @@ from lesionlocator.track import Following, track_case
 
 PAIRS, CHAINS, SEED, MODEL = 24, 6, 3, "zoom"
 # The rules of following were found on items of another seed (docs/decisions/0033-once-more-as-one.md).
+LARGE_ML = np.pi / 6 * 1.5**3
+"""The ball of 15 mm."""
 PHANTOMS = [(12, off, hu) for off in (4.0, 8.0) for hu in (60.0, -60.0)]
 FOUND = ("likeness", "agreement", "kept_size", "near", "as_seen", "alone", "contrast", "large")
 GONE = ("agreement", "contrast", "faded")
@@ -100,12 +102,13 @@ def follow(kind, name, truth, settings, stories):
         if first.lesion(one.lesion) is None:
             continue
         own, true = (case.timepoints[one.visit].lesion(one.lesion) for case in (said, truth))
-        dice = 0.0
+        dice, off_mm = 0.0, None
         if one.said is not None and not one.truth.is_empty:
-            dice = 2 * one.said.overlap(one.truth) / (one.said.voxels + one.truth.voxels)
+            dice = one.said.dice(one.truth)
+            off_mm = float(np.linalg.norm(one.said.centroid_mm - one.truth.centroid_mm))
         answers.append(
             {
-                "kind": kind, "case": name, "lesion": one.lesion, "visit": one.visit, "dice": dice,
+                "kind": kind, "case": name, "lesion": one.lesion, "visit": one.visit, "dice": dice, "off_mm": off_mm,
                 "ml": one.truth.volume_ml if not one.truth.is_empty else 0.0, "outlined": one.said is not None,
                 "gone": one.truth.is_empty and (true is None or true.status is not Status.OUTSIDE),
                 "called": own is not None and own.status is Status.ABSENT and not one.said,
@@ -167,6 +170,7 @@ scan; outlines by `{MODEL}`. Every lesion at every later visit counts once.
                 f"{np.mean([a['dice'] for a in there]):.3f} | {sum(a['called'] for a in there)} | {len(gone)} | "
                 f"{sum(a['outlined'] for a in gone)} |\n"
             )
+    text += by_size(answers)
     text += "\n| | event | right / said / true | F1 |\n|---|---|---|---|\n"
     for kind in ("pair", "chain", "phantom"):
         mine = [story for story in stories if story[0] == kind]
@@ -176,6 +180,22 @@ scan; outlines by `{MODEL}`. Every lesion at every later visit counts once.
                 text += f"| {kind}s | {event} | {score.right} / {score.said} / {score.true} | {score.f1:.2f} |\n"
         text += f"| {kind}s | switched names | {sum(s[3] for s in mine)} of {sum(s[4] for s in mine)} | |\n"
     return text + confidence_page(answers)
+
+
+def by_size(answers):
+    """Large and small lesions that are there, as a table."""
+    text = "\n| | size | lesions there | detected | mean Dice | median centre error, mm |\n|---|---|---|---|---|---|\n"
+    for kind in ("pair", "chain", "phantom"):
+        there = [a for a in answers if a["kind"] == kind and a["ml"] > 0]
+        for size, mine in (("15 mm and more", [a for a in there if a["ml"] >= LARGE_ML]),
+                           ("less", [a for a in there if a["ml"] < LARGE_ML])):  # fmt: skip
+            if mine:
+                off = [a["off_mm"] for a in mine if a["off_mm"] is not None]
+                text += (
+                    f"| {kind}s | {size} | {len(mine)} | {np.mean([a['dice'] > 0.3 for a in mine]):.3f} | "
+                    f"{np.mean([a['dice'] for a in mine]):.3f} | {np.median(off) if off else np.nan:.1f} |\n"
+                )
+    return text
 
 
 def confidence_page(answers):

@@ -30,6 +30,11 @@ _WORKING_SIDE = 96
 """Most voxels along an axis of the region in which a lesion is looked for; larger ones are seen more coarsely."""
 _EVERYWHERE = np.ones((3, 3, 3), bool)
 _AROUND_MM = 10.0
+_SMALL, _ALIGNED = 16, 0.45
+"""A lesion of fewer voxels is gone only where both scans are at least so alike around its place."""
+_CLEARLY = 2.0
+"""What is lost so many times over need not be asked whether it looks as before."""
+_FEWEST = 8
 _OWN_SHARE = 0.3
 """A part that covers so much of a lesion's place is that lesion's, whoever else it belongs to: they have merged."""
 
@@ -127,6 +132,9 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
         return replace(blank, decisive=True) if region.has_faded(one.look) else blank
     found, likeness = region.lesion_like(one.look)
     parts = region.parts(found)
+    if not parts and one.carried.voxels < _SMALL and blank.agreement < _ALIGNED:
+        # A few voxels are not missed where the scans hardly meet.
+        return blank
     around = region.connected(found, parts)
     return replace(blank, parts=tuple(parts), around=around, decisive=True, likeness=likeness)
 
@@ -195,9 +203,20 @@ class _Region:
         usual = float(np.median(change[shell]))
         spread = 1.4826 * float(np.median(np.abs(change[shell] - usual)))
         lost = usual - float(np.median(change[place]))
-        if lost < self.rules.lost_spreads * max(spread, 1e-6):
+        stood_out = self.rules.lost_share * self._gain() * abs(look.contrast)
+        if lost < max(self.rules.lost_spreads * max(spread, 1e-6), stood_out):
+            return False
+        if lost < _CLEARLY * self.rules.lost_spreads * max(spread, 1e-6) and self._looks_as_before(now, before):
             return False
         return self._least_unlike(now, before) > 0.5 * lost
+
+    def _looks_as_before(self, now: Float[np.ndarray, "d h w"], before: Float[np.ndarray, "d h w"]) -> bool:
+        """Whether the same is bright and dark at the place and just around it, whatever its level."""
+        near = self.distance <= self.rules.tolerance_mm
+        one, other = now[near], before[near]
+        if len(one) < _FEWEST or one.std() == 0 or other.std() == 0:
+            return False
+        return float(np.corrcoef(one, other)[0, 1]) >= self.rules.same_pattern
 
     def _least_unlike(self, now: Float[np.ndarray, "d h w"], before: Float[np.ndarray, "d h w"]) -> float:
         """How unlike the lesion the follow-up is where it is most like it: an alignment may be some millimetres off."""
