@@ -31,7 +31,7 @@ from lesionlocator.score.events import score_events
 from lesionlocator.segment import load_segmenter
 from lesionlocator.track import Following, track_case
 
-PAIRS, CHAINS, SEED, MODEL = 24, 6, 3, "zoom"
+PAIRS, CHAINS, SEED, MODEL = 24, 6, 4, "zoom"
 # The rules of following were found on items of another seed (docs/decisions/0033-once-more-as-one.md).
 LARGE_ML = np.pi / 6 * 1.5**3
 """The ball of 15 mm."""
