@@ -43,6 +43,8 @@ _MOST_AT_ONCE = 4
 _CUBES_MM = (40.0, 90.0)
 """Further starts from a click, beside the guessed extent: what is missed from one size is found from another."""
 _GUESSED_VOTES = 1.4
+_AGREED = 0.8
+"""Two starts that end so much alike need no third."""
 _LEAST_SURE = 0.01
 _STANDS = 1.5
 """A look stands by itself as much as by so many others that agree with it."""
@@ -170,7 +172,14 @@ class Learned:
         """From what says where the lesion is but not how far it reaches: lines, or else the first click in it."""
         used = [] if lines else [next(click for click in clicks if click.positive)]
         (extent,) = read_extents(volume, (*lines, *used))
-        seen = self._around(volume, tuple(used), extent.box)
+        try:
+            seen = self._around(volume, tuple(used), extent.box)
+        except NotOutlined:
+            # In a single voxel there is nothing to look at.
+            smallest = inscribed([extent.box], volume.geometry)
+            if smallest.voxels > 1:
+                raise
+            return smallest, 0.0
         for click in [other for other in clicks if other not in used]:
             used.append(click)
             box = _with_places(seen.box(used), [click.at for click in used if click.positive], volume)
@@ -190,9 +199,12 @@ class Learned:
             return _something(looks[-1])
         at = clicks[0].at
         cubes = [Box.from_bounds(at - side_mm / 2, at + side_mm / 2) for side_mm in _CUBES_MM]
-        chains = [(looks, _GUESSED_VOTES), *((self._looks(volume, clicks, cube), 1.0) for cube in cubes)]
-        ends = [([seen for seen in chain if seen.found], votes) for chain, votes in chains]
-        return _most_confirmed([(found[-1], votes) for found, votes in ends if found])
+        ends = [(seen, _GUESSED_VOTES) for seen in _last_found(looks)]
+        for cube in cubes:
+            ends += [(seen, 1.0) for seen in _last_found(self._looks(volume, clicks, cube))]
+            if len(ends) == 2 and ends[0][0].agrees(ends[1][0]) > _AGREED:
+                break
+        return _most_confirmed(ends)
 
     def _looks(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> list[Look]:
         """A look at the guessed extent, and again at what was found there, until both are about the same."""
@@ -247,11 +259,16 @@ def upright(scan: Volume) -> Volume:
     return replace(scan, array=array, geometry=Geometry(index3(array.shape), affine, scan.geometry.frame))
 
 
+def _last_found(looks: Sequence[Look]) -> list[Look]:
+    """The last look that found something; none, if none did."""
+    return [seen for seen in looks if seen.found][-1:]
+
+
 def _most_confirmed(ends: Sequence[tuple[Look, float]]) -> Look:
-    """The look that the others agree with most, each by its number of votes and by the square of how sure it is."""
+    """The look that the others agree with most, each by its votes and by the fourth power of how sure it is."""
     if not ends:
         raise NotOutlined("nothing found at the prompt")
-    voters = [(look, votes * max(look.confidence, _LEAST_SURE) ** 2) for look, votes in ends]
+    voters = [(look, votes * max(look.confidence, _LEAST_SURE) ** 4) for look, votes in ends]
     gained = [
         _STANDS * votes + sum(more * own.agrees(other) for other, more in voters if other is not own)
         for own, votes in voters

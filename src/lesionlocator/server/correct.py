@@ -20,7 +20,7 @@ _REACH = 0.25
 """Share of a lesion's mean size that a click stands for before the picture has its say."""
 _GROWTH = 2.0
 """A click beside an outline says that the lesion goes at least so far: it may grow by twice that distance."""
-_HOLDS, _WITHIN = 0.8, 0.5
+_HOLDS, _WITHIN = 0.7, 0.5
 """Shares that tell the lesion from something else that the picture shows at a click: it holds so much of the outline,
 and so much of it is within that reach."""
 
