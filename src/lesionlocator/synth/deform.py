@@ -106,14 +106,18 @@ class Flow:
         return not folds and self.largest_error(scan) < voxels
 
     def largest_error(self, scan: Geometry, most: int = 40_000) -> float:
-        """How many voxels backward(forward(x)) is from x at worst, among the middles between `most` moving nodes."""
+        """How many voxels a place misses itself by, there and back or back and there, among the middles between nodes.
+
+        Both orders count: what the way there presses together, the way back draws apart, and its errors with it.
+        """
         moving = np.argwhere(np.abs(self.velocity).max(axis=0) > 0)
         if len(moving) == 0:
             return 0.0
         # Not at the nodes, where there is nothing to interpolate.
         at_mm = self.grid.index_to_world(moving[:: max(1, len(moving) // most)] + 0.5)
-        missed = scan.world_to_index(self.backward(self.forward(at_mm))) - scan.world_to_index(at_mm)
-        return float(np.linalg.norm(missed, axis=1).max())
+        at = scan.world_to_index(at_mm)
+        returned = (self.backward(self.forward(at_mm)), self.forward(self.backward(at_mm)))
+        return max(float(np.linalg.norm(scan.world_to_index(end) - at, axis=1).max()) for end in returned)
 
 
 @dataclass(frozen=True, eq=False)
