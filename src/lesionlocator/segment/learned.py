@@ -40,14 +40,16 @@ _HARDLY = 0.1
 _LOOKS = 3
 _SAME = 0.15
 _MOST_AT_ONCE = 4
-_CUBES_MM = (40.0, 90.0)
+_CUBES_MM = (90.0, 40.0)
 """Further starts from a click, beside the guessed extent: what is missed from one size is found from another."""
-_GUESSED_VOTES = 1.4
 _AGREED = 0.8
 """Two starts that end so much alike need no third."""
-_LEAST_SURE = 0.01
-_STANDS = 1.5
-"""A look stands by itself as much as by so many others that agree with it."""
+_DRIFT, _BLUR, _GUESSED = 0.7, 3.0, 0.1
+"""What speaks against an end beside how well another agrees with it (Dice), and for the one from the guessed extent.
+
+From 160 clicks on lesions of left-out patients and 96 on painted ones; the network's own confidence added nothing."""
+_UNSETTLED = 0.5
+"""How much an outline is taken to have drifted where there was one look only."""
 _BEYOND = 1.05
 """An outline stays within the box that a reader drew, grown by this factor."""
 
@@ -93,8 +95,8 @@ class Learned:
     """Outlines by a network. From a box, one look.
 
     How far a lesion reaches from a click alone, the classical search guesses (`grow`); the network looks there, and
-    again at what it found, until both are about the same. It does so from two cubes of steady sizes as well; where it
-    ends up most often and most surely is the answer.
+    again at what it found, until both are about the same. It does so from two cubes of steady sizes as well; the end
+    that has settled, has a sharp border and is met from another start too is the answer.
 
     Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
 
@@ -192,19 +194,19 @@ class Learned:
         """What is found from the guessed extent and, at a click, from cubes of steady sizes too.
 
         Any start may be far off, and a look at a wrong place finds something of its own; where different starts end at
-        one outline, of which the network is sure, that is the lesion's.
+        one outline, and looking again changes nothing, that is the lesion's.
         """
         looks = self._looks(volume, clicks, guessed)
         if not clicks:
             return _something(looks[-1])
         at = clicks[0].at
-        cubes = [Box.from_bounds(at - side_mm / 2, at + side_mm / 2) for side_mm in _CUBES_MM]
-        ends = [(seen, _GUESSED_VOTES) for seen in _last_found(looks)]
-        for cube in cubes:
-            ends += [(seen, 1.0) for seen in _last_found(self._looks(volume, clicks, cube))]
-            if len(ends) == 2 and ends[0][0].agrees(ends[1][0]) > _AGREED:
+        ends = [_End.of(looks, clicks, _GUESSED)]
+        for side_mm in _CUBES_MM:
+            cube = Box.from_bounds(at - side_mm / 2, at + side_mm / 2)
+            ends.append(_End.of(self._looks(volume, clicks, cube), clicks))
+            if len(ends) == 2 and ends[0].agrees(ends[1]) > _AGREED:
                 break
-        return _most_confirmed(ends)
+        return _most_confirmed([end for end in ends if end.look.found])
 
     def _looks(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> list[Look]:
         """A look at the guessed extent, and again at what was found there, until both are about the same."""
@@ -259,21 +261,42 @@ def upright(scan: Volume) -> Volume:
     return replace(scan, array=array, geometry=Geometry(index3(array.shape), affine, scan.geometry.frame))
 
 
-def _last_found(looks: Sequence[Look]) -> list[Look]:
-    """The last look that found something; none, if none did."""
-    return [seen for seen in looks if seen.found][-1:]
+@dataclass(frozen=True, eq=False)
+class _End:
+    """Where looks from one start ended: the last that found something, and how far it had still moved."""
+
+    look: Look
+    drift: float
+    bonus: float
+
+    @staticmethod
+    def of(looks: Sequence[Look], clicks: Sequence[Click], bonus: float = 0.0) -> _End:
+        found = [seen for seen in looks if seen.found]
+        if len(found) < 2:
+            return _End((found or looks)[-1], _UNSETTLED, bonus)
+        before, after = (float(np.prod(seen.box(clicks).size_mm)) for seen in found[-2:])
+        return _End(found[-1], abs(float(np.log(after / before))), bonus)
+
+    def agrees(self, other: _End) -> float:
+        return self.look.agrees(other.look)
+
+    @property
+    def alone(self) -> float:
+        """How much it deserves belief whatever other starts say: it stays where it is, and has a sharp border."""
+        belief = self.look.belief
+        blur = float((belief * (1 - belief)).sum()) / float(np.count_nonzero(belief >= 0.5))
+        return self.bonus - _DRIFT * self.drift - _BLUR * min(blur, 1.0)
 
 
-def _most_confirmed(ends: Sequence[tuple[Look, float]]) -> Look:
-    """The look that the others agree with most, each by its votes and by the fourth power of how sure it is."""
+def _most_confirmed(ends: Sequence[_End]) -> Look:
+    """The look that has settled, is sharp, and that one from another start agrees with."""
     if not ends:
         raise NotOutlined("nothing found at the prompt")
-    voters = [(look, votes * max(look.confidence, _LEAST_SURE) ** 4) for look, votes in ends]
-    gained = [
-        _STANDS * votes + sum(more * own.agrees(other) for other, more in voters if other is not own)
-        for own, votes in voters
-    ]
-    return voters[int(np.argmax(gained))][0]
+
+    def deserves(own: _End) -> float:
+        return max((own.agrees(other) for other in ends if other is not own), default=0.0) + own.alone
+
+    return max(ends, key=deserves).look
 
 
 def _something(seen: Look) -> Look:
