@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from lesionlocator.engine import Engine, available_cores, load_engine
@@ -20,9 +18,9 @@ from lesionlocator.prompt import Box, Click, Line, Shape
 from lesionlocator.segment.ask import Ask, NotOutlined, Outline, Prepared, answer
 from lesionlocator.segment.extent import at_least_a_voxel, inscribed, known
 from lesionlocator.segment.grow import read_extents
+from lesionlocator.segment.looks import Chosen, End, Look
 from lesionlocator.segment.running import Running
 from lesionlocator.segment.zoom import (
-    PATCH,
     Patch,
     View,
     classical,
@@ -44,50 +42,8 @@ _CUBES_MM = (90.0, 40.0)
 """Further starts from a click, beside the guessed extent: what is missed from one size is found from another."""
 _AGREED = 0.8
 """Two starts that end so much alike need no third."""
-_DRIFT, _BLUR, _GUESSED = 0.7, 3.0, 0.1
-"""What speaks against an end beside how well another agrees with it (Dice), and for the one from the guessed extent.
-
-From 160 clicks on lesions of left-out patients and 96 on painted ones; the network's own confidence added nothing."""
-_UNSETTLED = 0.5
-"""How much an outline is taken to have drifted where there was one look only."""
 _BEYOND = 1.05
 """An outline stays within the box that a reader drew, grown by this factor."""
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """One answer of the network: where it looked, what it believes, and how sure it is."""
-
-    view: View
-    belief: Patch
-    confidence: float
-
-    @property
-    def found(self) -> bool:
-        return bool((self.belief >= 0.5).any())
-
-    def box(self, clicks: Sequence[Click]) -> Box:
-        """Round what was found at a click (everything, when no click is in it)."""
-        labels, count = ndimage.label(self.belief >= 0.5, np.ones((3, 3, 3)))
-        at_mm = np.array([click.at for click in clicks]).reshape(-1, 3)
-        index = np.floor(self.view.from_world(at_mm) + 0.5).astype(int)
-        index = np.clip(index, 0, PATCH - 1)
-        hit = {int(np.asarray(labels)[tuple(at)]) for at in index} - {0}
-        part = np.isin(labels, list(hit)) if hit and count > 1 else np.asarray(labels) > 0
-        where = np.argwhere(part)
-        low, high = where.min(axis=0) - 0.5, where.max(axis=0) + 0.5
-        corner, *ends = self.view.to_world(np.array([low, *(low + np.diag(high - low))]))
-        return Box(corner, np.stack(ends, axis=1) - corner[:, None])
-
-    def seen_from(self, other: View) -> Patch:
-        """This belief in another view of the same scan."""
-        return resampled(self.belief, self.view, other)
-
-    def agrees(self, other: Look) -> float:
-        """Dice of both outlines in the other's view."""
-        own, there = self.seen_from(other.view) >= 0.5, other.belief >= 0.5
-        total = int(np.count_nonzero(own) + np.count_nonzero(there))
-        return 2 * int(np.count_nonzero(own & there)) / total if total else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +55,9 @@ class Learned:
     that has settled, has a sharp border and is met from another start too is the answer.
 
     Further clicks are corrections, in the order given: each is answered with the outline from before as a prior.
+
+    A card's settings `sure_...` (`looks.SURE`) say what the confidence of an outline from a click follows from: how
+    well the ends agree tells more than the network's own estimate.
 
     A card with the setting `confidence` off has a network whose estimate of itself is worth nothing: none is given.
     Its settings `classical_share_box` and `classical_share_click` say how much the classical outline of the same patch,
@@ -196,17 +155,23 @@ class Learned:
         Any start may be far off, and a look at a wrong place finds something of its own; where different starts end at
         one outline, and looking again changes nothing, that is the lesion's.
         """
-        looks = self._looks(volume, clicks, guessed)
         if not clicks:
-            return _something(looks[-1])
+            return _something(self._looks(volume, clicks, guessed)[-1])
+        chosen = Chosen.among(self.ends(volume, clicks, guessed))
+        if chosen is None:
+            raise NotOutlined("nothing found at the prompt")
+        return chosen.look(self.card.settings)
+
+    def ends(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> list[End]:
+        """Where the looks from the guessed extent and from the cubes round the first click end, as far as needed."""
         at = clicks[0].at
-        ends = [_End.of(looks, clicks, _GUESSED)]
+        ends = [End.of(self._looks(volume, clicks, guessed), clicks, guessed=True)]
         for side_mm in _CUBES_MM:
             cube = Box.from_bounds(at - side_mm / 2, at + side_mm / 2)
-            ends.append(_End.of(self._looks(volume, clicks, cube), clicks))
+            ends.append(End.of(self._looks(volume, clicks, cube), clicks))
             if len(ends) == 2 and ends[0].agrees(ends[1]) > _AGREED:
                 break
-        return _most_confirmed([end for end in ends if end.look.found])
+        return ends
 
     def _looks(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> list[Look]:
         """A look at the guessed extent, and again at what was found there, until both are about the same."""
@@ -261,44 +226,6 @@ def upright(scan: Volume) -> Volume:
     return replace(scan, array=array, geometry=Geometry(index3(array.shape), affine, scan.geometry.frame))
 
 
-@dataclass(frozen=True, eq=False)
-class _End:
-    """Where looks from one start ended: the last that found something, and how far it had still moved."""
-
-    look: Look
-    drift: float
-    bonus: float
-
-    @staticmethod
-    def of(looks: Sequence[Look], clicks: Sequence[Click], bonus: float = 0.0) -> _End:
-        found = [seen for seen in looks if seen.found]
-        if len(found) < 2:
-            return _End((found or looks)[-1], _UNSETTLED, bonus)
-        before, after = (float(np.prod(seen.box(clicks).size_mm)) for seen in found[-2:])
-        return _End(found[-1], abs(float(np.log(after / before))), bonus)
-
-    def agrees(self, other: _End) -> float:
-        return self.look.agrees(other.look)
-
-    @property
-    def alone(self) -> float:
-        """How much it deserves belief whatever other starts say: it stays where it is, and has a sharp border."""
-        belief = self.look.belief
-        blur = float((belief * (1 - belief)).sum()) / float(np.count_nonzero(belief >= 0.5))
-        return self.bonus - _DRIFT * self.drift - _BLUR * min(blur, 1.0)
-
-
-def _most_confirmed(ends: Sequence[_End]) -> Look:
-    """The look that has settled, is sharp, and that one from another start agrees with."""
-    if not ends:
-        raise NotOutlined("nothing found at the prompt")
-
-    def deserves(own: _End) -> float:
-        return max((own.agrees(other) for other in ends if other is not own), default=0.0) + own.alone
-
-    return max(ends, key=deserves).look
-
-
 def _something(seen: Look) -> Look:
     if not seen.found:
         raise NotOutlined("nothing found at the prompt")
@@ -318,18 +245,6 @@ def load_learned(card: ModelCard, running: Running) -> Learned:
         # Where a device is not there, one wants to hear it at once.
         _ = segmenter.engine
     return segmenter
-
-
-def resampled(belief: Patch, of: View, onto: View) -> Patch:
-    """What is believed in one view as another view shows it; nothing where the first does not reach."""
-    from lesionlocator.resample import along_axes, axis_weights
-
-    weights: list[Float[np.ndarray, "n m"]] = []
-    for axis in range(3):
-        at = (onto.at_index[axis] - of.start[axis]) / of.step[axis] - 0.5
-        rows = axis_weights(at, float(onto.step[axis] / of.step[axis]), PATCH)
-        weights.append(rows * ((at > -1.0) & (at < PATCH))[:, None])
-    return along_axes(belief, weights)
 
 
 def _outlined(seen: Look, around: Box, volume: Volume) -> Mask:
