@@ -141,13 +141,15 @@ class Learned:
             if smallest.voxels > 1:
                 raise
             return smallest, 0.0
+        begun = seen.confidence
         for click in [other for other in clicks if other not in used]:
             used.append(click)
             box = _with_places(seen.box(used), [click.at for click in used if click.positive], volume)
             view = View.on_box(box, volume.geometry)
             before = (seen.seen_from(view) >= 0.5).astype(np.float32)
             seen = _something(self._look(volume, view, used, _Asked(None, box, before)))
-        return seen.view.to_mask(seen.belief), seen.confidence
+        # A correction mends an outline, but seldom finds another lesion: what it began with counts as much.
+        return seen.view.to_mask(seen.belief), float(np.sqrt(begun * seen.confidence))
 
     def _around(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> Look:
         """What is found from the guessed extent and, at a click, from cubes of steady sizes too.
