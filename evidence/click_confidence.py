@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit
 from train_weights import DATA, folds, lesions, read_volume, say
 
 from lesionlocator.prompt import Click
+from lesionlocator.segment import load_segmenter
 from lesionlocator.segment.grow import read_extents
-from lesionlocator.segment.learned import Learned, upright
+from lesionlocator.segment.learned import upright
 from lesionlocator.segment.looks import SURE, Chosen
 from lesionlocator.synth.lesion.appear import Appear
 from lesionlocator.synth.visit import Visit
-from lesionlocator.weights import read_card
 
 RANDOM, PAINTED, SEED = 3, 2, 20261201
 RIDGE = 0.3
@@ -38,33 +39,28 @@ PLAIN = {
 
 def main(out):
     fold, rows = folds(), []
-    networks = {name: network(out, name) for name in ("base", "fold0", "fold1", "fold2")}
+    networks = {name: load_segmenter(str(out / "models" / name)) for name in ("base", "fold0", "fold1", "fold2")}
     for number, lesion in enumerate(lesions()):
         left_out = fold[lesion.patient]
         asked = answers(networks[f"fold{left_out}"], lesion.scan, lesion.mask, number)
         rows += [(left_out, *answer) for answer in asked]
     say(f"{len(rows)} clicks on real lesions")
     for number, (scan, mask) in enumerate(painted()):
-        rows += [(None, *answer) for answer in answers(networks["base"], scan, mask, number, 1)]
+        rows += [(-1, *answer) for answer in answers(networks["base"], scan, mask, number, 1)]
     say(f"{len(rows)} with painted ones")
-    of = np.array([-1 if fold is None else fold for fold, _, _ in rows])
-    facts, dice = np.array([facts for _, facts, _ in rows]), np.array([dice for _, _, dice in rows])
+    of, facts, dice = (np.array(column) for column in zip(*rows, strict=True))
     guessed = np.zeros(len(rows))
-    for name in ("base", "fold0", "fold1", "fold2", "all"):
-        used = of < 0 if name == "base" else of != (int(name[-1]) if name != "all" else len(networks))
-        weights = fitted(facts[used], dice[used])
+    every = np.ones(len(rows), bool)
+    used = {"base": of < 0, **{f"fold{fold}": of != fold for fold in range(3)}, "all": every}
+    for name, rows_used in used.items():
+        weights = fitted(facts[rows_used], dice[rows_used])
         keep(out / "models" / name, weights)
-        if name != "base":
-            guessed[~used] = 1 / (1 + np.exp(-facts[~used] @ weights))
+        if name.startswith("fold"):
+            guessed[~rows_used] = expit(facts[~rows_used] @ weights)
         say(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in zip(SURE, weights, strict=True)))
     real = of >= 0
     for name, sure in (("the network alone", facts[:, 1]), ("fitted, other folds", guessed)):
         say(f"{name}: {failures(sure[real], dice[real])}")
-
-
-def network(out, name):
-    folder = out / "models" / name
-    return Learned(read_card(folder), folder)
 
 
 def answers(segmenter, scan, mask, seed, random=RANDOM):
@@ -99,7 +95,7 @@ def fitted(facts, dice):
     """Weights of a logistic function whose distance from the Dice is least in the mean."""
 
     def off(weights):
-        distance = 1 / (1 + np.exp(-facts @ weights)) - dice
+        distance = expit(facts @ weights) - dice
         return np.sqrt(distance**2 + 1e-3).sum() + RIDGE * (weights[1:] ** 2).sum()
 
     return minimize(off, np.zeros(facts.shape[1])).x

@@ -23,9 +23,9 @@ def ball(radius_mm, side_mm=48.0, centre_mm=(32.0, 32.0, 32.0), *, confidence=0.
     return Look(view, belief.astype(np.float32), confidence)
 
 
-def settled(*looks, guessed=False):
+def settled(*looks):
     """Ends that do not move any more."""
-    return [End(look, 0.0, guessed) for look in looks]
+    return [End(look, 0.0) for look in looks]
 
 
 @pytest.mark.parametrize("side_mm", [40.0, 60.0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
+from scipy.special import expit
 
 from lesionlocator.prompt import Box, Click
 from lesionlocator.resample import along_axes, axis_weights
@@ -117,7 +118,7 @@ class Chosen:
         if SURE[0] not in settings:
             return self.end.look
         weights = np.array([float(str(settings.get(name, 0.0))) for name in SURE])
-        return replace(self.end.look, confidence=float(1 / (1 + np.exp(-self.facts @ weights))))
+        return replace(self.end.look, confidence=float(expit(self.facts @ weights)))
 
 
 def resampled(belief: Patch, of: View, onto: View) -> Patch:
