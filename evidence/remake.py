@@ -1,7 +1,11 @@
-"""200 items of the released recipe, drawn at random, are made and then checked by the recipe's own validator."""
+"""200 items of the released recipe, drawn at random, are made and then checked by the recipe's own validator.
+
+`python evidence/remake.py [items] [folder]`; what a kept folder holds is not made again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -19,14 +23,16 @@ COUNT, SEED = 200, 1
 DATA = ROOT.parent / "shared" / "data"
 
 
-def main(count=COUNT):
+def main(count=COUNT, keep=None):
     whole = read_recipe(find_recipe(RELEASED))
     drawn = whole.drawn_at_random(int(count), SEED)
     rows, made, failed = [], [], {}
-    with tempfile.TemporaryDirectory() as temporary:
+    with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as kept:
         for folder in ("archive", str(DATA)):
             part = drawn.on(source_folder(folder))
-            recipe, out = Path(temporary) / "part.jsonl", Path(temporary) / Path(folder).name
+            out = Path(kept) / Path(folder).name
+            out.parent.mkdir(parents=True, exist_ok=True)
+            recipe = out.with_suffix(".jsonl")
             write_recipe(recipe, part)
             settings = SynthesizeSettings(recipe=str(recipe), pictures=0)
             started = time.perf_counter()

@@ -1,7 +1,11 @@
-"""The tracking baselines of the yardstick on pairs and chains of the released recipe, whose truth is known."""
+"""The tracking baselines of the yardstick on pairs and chains of the released recipe, whose truth is known.
+
+`python evidence/synthetic_tracking.py [pairs] [chains] [folder]`: what a kept folder holds is not made again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -27,10 +31,11 @@ METHODS = (
 SHOWN = ("dice", "nsd", "centre_error_mm", "cpm_10", "cpm_25", "detected")
 
 
-def main(pairs=PAIRS, chains=CHAINS):
+def main(pairs=PAIRS, chains=CHAINS, folder=None):
     pairs, chains = int(pairs), int(chains)
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary)
+    with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as name:
+        out = Path(name)
+        out.mkdir(parents=True, exist_ok=True)
         items = chosen(pairs, chains)
         write_recipe(out / "part.jsonl", items)
         settings = SynthesizeSettings(recipe=str(out / "part.jsonl"), pictures=0)
