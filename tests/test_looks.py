@@ -47,6 +47,14 @@ def test_of_two_that_do_not_meet_the_settled_one_is_believed():
     assert Chosen.among([moving, still]).end is still
 
 
+def test_ends_that_run_away_do_not_outvote_one_that_stays():
+    away = [End(ball(16), 0.8), End(ball(16, 60.0), 0.8)]
+    (still,) = settled(ball(4))
+    assert Chosen.among([*away, still]).end is still
+    # Of what has settled, agreement does count.
+    assert Chosen.among([*settled(away[0].look, away[1].look), still]).met > 0.95
+
+
 def test_of_two_that_do_not_meet_the_one_with_a_sharp_border_is_believed():
     sharp, vague = settled(ball(10), ball(20, blur=2.0))
     assert sharp.blur == 0

@@ -90,6 +90,11 @@ class End:
         """How well that other start's end which agrees best does (Dice)."""
         return max((self.agrees(other) for other in others if other is not self), default=0.0)
 
+    def confirmed_by(self, others: Sequence[End]) -> float:
+        """The same, but an end that still moved confirms less: what runs away ends up in the same large organ."""
+        counted = (self.agrees(other) * float(np.exp(-other.drift)) for other in others if other is not self)
+        return max(counted, default=0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
@@ -103,10 +108,11 @@ class Chosen:
         """The end that has settled, is sharp, and is met from another start; None where nothing was found."""
         found = [end for end in ends if end.look.found]
 
-        def deserves(own: Chosen) -> float:
-            return own.met + _GUESSED * own.end.guessed - _DRIFT * own.end.drift - _BLUR * own.end.blur
+        def deserves(own: End) -> float:
+            return own.confirmed_by(found) + _GUESSED * own.guessed - _DRIFT * own.drift - _BLUR * own.blur
 
-        return max((Chosen(end, end.met_by(found)) for end in found), key=deserves, default=None)
+        best = max(found, key=deserves, default=None)
+        return None if best is None else Chosen(best, best.met_by(found))
 
     @property
     def facts(self) -> Float[np.ndarray, "5"]:
