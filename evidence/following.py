@@ -36,7 +36,7 @@ PAIRS, CHAINS, SEED, MODEL = 24, 6, 4, "zoom"
 LARGE_ML = np.pi / 6 * 1.5**3
 """The ball of 15 mm."""
 PHANTOMS = [(12, off, hu) for off in (4.0, 8.0) for hu in (60.0, -60.0)]
-FOUND = ("likeness", "agreement", "kept_size", "near", "as_seen", "alone", "contrast", "large")
+FOUND = ("stays", "pattern", "likeness", "agreement", "kept_size", "near", "as_seen", "alone", "contrast", "large")
 GONE = ("agreement", "contrast", "faded")
 
 

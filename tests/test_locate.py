@@ -89,34 +89,3 @@ def test_the_scale_of_an_mr_does_not_matter():
     (present,) = locate(Scene(as_mr([BALL], 0, 1.0), as_mr([BALL], 1, 2.5), STILL, lesions))
     (gone,) = locate(Scene(as_mr([BALL], 0, 1.0), as_mr([], 1, 2.5), STILL, lesions))
     assert len(present.parts) == 1 and gone.parts == ()
-
-
-LAYERED = Ball(0, 0, 0, 6)
-"""In a layer of muscle between fat and bone: the bone is brighter, the fat darker, so brightness alone says little."""
-
-
-def layers(balls: list[Ball], seed: int) -> Volume:
-    x = grid().index_to_world(np.indices(grid().shape).reshape(3, -1).T.astype(float))[:, 0]
-    values = np.select([x < -6.0, x < 6.0], [-100.0, 50.0], 400.0)
-    for ball in balls:
-        values[ball_mask(ball, grid()).on(grid()).ravel()] = 180.0
-    values += np.random.default_rng(seed).normal(0, 12, values.shape)
-    return Volume(values.reshape(grid().shape).astype(np.float32), grid(), "CT")
-
-
-def in_layers(later: list[Ball], off_mm: float = 0.0):
-    alignment = Alignment.from_affine(AffineMap.shift(np.array([0.0, off_mm, 0.0])))
-    lesion = ball_mask(LAYERED, grid())
-    (sighting,) = locate(Scene(layers([LAYERED], 0), layers(later, 1), alignment, [lesion]))
-    return sighting
-
-
-def test_a_lesion_among_unlike_tissues_is_known_to_be_gone_by_what_changed():
-    assert not look_of(layers([LAYERED], 0), ball_mask(LAYERED, grid())).stands_out(1.0)
-    sighting = in_layers([])
-    assert sighting.decisive and sighting.parts == ()
-
-
-@pytest.mark.parametrize("off_mm", [0.0, 3.0])
-def test_a_lesion_among_unlike_tissues_that_is_still_there_is_not_called_gone(off_mm):
-    assert not in_layers([LAYERED], off_mm).decisive

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lesionlocator.align import align_quality
+from lesionlocator.remains import Remains, remains_of
 from lesionlocator.scene import (
     Look,
     Scene,
@@ -29,12 +29,10 @@ from lesionlocator.volume import Mask
 _WORKING_SIDE = 96
 """Most voxels along an axis of the region in which a lesion is looked for; larger ones are seen more coarsely."""
 _EVERYWHERE = np.ones((3, 3, 3), bool)
+_NONE = np.zeros((1, 1, 1), bool)
 _AROUND_MM = 10.0
-_SMALL, _ALIGNED = 16, 0.45
+SMALL, ALIGNED = 16, 0.45
 """A lesion of fewer voxels is gone only where both scans are at least so alike around its place."""
-_CLEARLY = 2.0
-"""What is lost so many times over need not be asked whether it looks as before."""
-_FEWEST = 8
 _OWN_SHARE = 0.3
 """A part that covers so much of a lesion's place is that lesion's, whoever else it belongs to: they have merged."""
 
@@ -64,6 +62,7 @@ class Sighting:
     agreement: float = 0.0
     stands_out: float = 0.0
     contrast: float = 0.0
+    remains: Remains | None = None
 
 
 def locate(scene: Scene) -> list[Sighting]:
@@ -127,12 +126,13 @@ def _look_again(index: int, placed: Sequence[Sought], settled: Sequence[Settled]
     if blank.inside < one.scene.rules.inside_share or one.carried.is_empty or not one.of_one_kind:
         return blank
     region = _Region(index, placed, settled)
+    blank = replace(blank, remains=region.remains())
     if not one.decisive:
-        # Among tissues of many kinds its own brightness says little; what has changed at its place may say more.
-        return replace(blank, decisive=True) if region.has_faded(one.look) else blank
+        # Among tissues of many kinds its own brightness says little.
+        return blank
     found, likeness = region.lesion_like(one.look)
     parts = region.parts(found)
-    if not parts and one.carried.voxels < _SMALL and blank.agreement < _ALIGNED:
+    if not parts and one.carried.voxels < SMALL and blank.agreement < ALIGNED:
         # A few voxels are not missed where the scans hardly meet.
         return blank
     around = region.connected(found, parts)
@@ -186,49 +186,11 @@ class _Region:
         left = float(np.median(smooth_now[near])) - around if near.any() else 0.0
         return found, float(np.clip(left / (level - around), 0.0, 1.0)) if level != around else 0.0
 
-    def has_faded(self, look: Look) -> bool:
-        """Whether the place became clearly unlike the lesion, by far more than its surroundings have changed.
-
-        Never on MR: without a unit, and with another protocol, tissues change beside each other.
-        """
-        if self.scene.followup.modality == "MR":
-            return False
-        place = self.places[self.index]
-        sign = 1.0 if look.contrast >= 0 else -1.0
-        now, before = (smoothed(array, self.grid, self.one) for array in (self.followup, self._gain() * self.baseline))
-        change = sign * (now - before)
-        shell = (self.distance > self.rules.tolerance_mm) & ~np.logical_or.reduce(self.places)
-        if not shell.any() or place.sum() < 2:
-            return False
-        usual = float(np.median(change[shell]))
-        spread = 1.4826 * float(np.median(np.abs(change[shell] - usual)))
-        lost = usual - float(np.median(change[place]))
-        stood_out = self.rules.lost_share * self._gain() * abs(look.contrast)
-        if lost < max(self.rules.lost_spreads * max(spread, 1e-6), stood_out):
-            return False
-        if lost < _CLEARLY * self.rules.lost_spreads * max(spread, 1e-6) and self._looks_as_before(now, before):
-            return False
-        return self._least_unlike(now, before) > 0.5 * lost
-
-    def _looks_as_before(self, now: Float[np.ndarray, "d h w"], before: Float[np.ndarray, "d h w"]) -> bool:
-        """Whether the same is bright and dark at the place and just around it, whatever its level."""
-        near = self.distance <= self.rules.tolerance_mm
-        one, other = now[near], before[near]
-        if len(one) < _FEWEST or one.std() == 0 or other.std() == 0:
-            return False
-        return float(np.corrcoef(one, other)[0, 1]) >= self.rules.same_pattern
-
-    def _least_unlike(self, now: Float[np.ndarray, "d h w"], before: Float[np.ndarray, "d h w"]) -> float:
-        """How unlike the lesion the follow-up is where it is most like it: an alignment may be some millimetres off."""
-        at = np.argwhere(self.places[self.index])
-        reach = np.round(self.rules.tolerance_mm / self.grid.spacing_mm).astype(int)
-        steps = [np.unique([-n, -n // 2, 0, n // 2, n]) for n in reach]
-        was = before[tuple(at.T)]
-        last = np.array(self.grid.shape) - 1
-        return min(
-            float(np.median(np.abs(now[tuple(np.clip(at + step, 0, last).T)] - was)))
-            for step in itertools.product(*steps)
-        )
+    def remains(self) -> Remains | None:
+        """What is left at the place."""
+        others = np.logical_or.reduce([place for i, place in enumerate(self.places) if i != self.index] or [_NONE])
+        before, place = self._gain() * self.baseline, self.places[self.index]
+        return remains_of(before, self.followup, place, others & ~place, self.grid.spacing_mm)
 
     def parts(self, found: Bool[np.ndarray, "d h w"]) -> list[Mask]:
         """Connected parts that come near this lesion's place and belong to no other, largest first."""

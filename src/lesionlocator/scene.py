@@ -36,13 +36,6 @@ class Rules:
     """The smallest part of a split, as a share of all its parts."""
     stands_out: float = 1.0
     """A baseline contrast below this many spreads of the surroundings cannot be recognised again."""
-    lost_spreads: float = 2.5
-    """Such a lesion is gone if its place lost this many times what its surroundings changed by, ..."""
-    lost_share: float = 0.5
-    """... at least this share of what it stood out by, ..."""
-    same_pattern: float = 0.8
-    """... and, unless it lost twice as much, what is bright and dark there is correlated by less than this with what
-    was."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from itertools import chain
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
 from lesionlocator.confidence import found_confidence, gone_confidence
+from lesionlocator.endings import Ended, disbelieved, outside, unseen
 from lesionlocator.errors import Refused
 from lesionlocator.geometry import Alignment
 from lesionlocator.locate import Sighting, locate_all
@@ -171,11 +172,11 @@ class _Chain:
             answers = follower.follow(self._ready(source), self._ready(index), masks)
             for place, answer in zip(places, answers, strict=True):
                 if answer.mask is None:
-                    reason = "the scan does not cover its place"
-                    self._end(index, place, Ending.OUTSIDE, reason, lesions=lesions, links=links)
+                    ended = Ended(Ending.OUTSIDE, "the scan does not cover its place", decided_by="model")
+                    self._end(index, place, ended, lesions=lesions, links=links)
                 elif answer.mask.is_empty:
-                    reason = "the model sees nothing of it any more"
-                    self._end(index, place, Ending.VANISHED, reason, lesions=lesions, links=links)
+                    ended = Ended(Ending.VANISHED, "the model sees nothing of it any more", decided_by="model")
+                    self._end(index, place, ended, lesions=lesions, links=links)
                 else:
                     lesions.append(Lesion(place[1], (), answer.mask, Status.OUTLINED))
                     links.append(Link(place, index, (index, place[1])))
@@ -188,50 +189,45 @@ class _Chain:
         links: list[Link] = []
         present: list[Carried] = []
         for item in carried:
-            ending = self._outside(item.sighting) or self._vanished(item.sighting)
-            if ending is None:
+            ended = self._ended_unseen(item.sighting)
+            if ended is None:
                 present.append(item)
             else:
-                self._end(index, item.place, *ending, lesions=lesions, links=links, sighting=item.sighting)
+                self._end(index, item.place, ended, lesions=lesions, links=links, sighting=item.sighting)
         asked = wanted(present)
         if self.rememberer is None:
             asked, answers = self._settled(index, asked, self._outlines(index, asked))
         else:
             answers = self._outlines_again(self.rememberer, index, asked)
         for want, found in zip(asked, taken_apart(asked, answers), strict=True):
-            self._link(index, want, found, lesions=lesions, links=links)
+            ended = disbelieved(want, found, self._volume(index)) if self.rememberer is None else None
+            if ended is None:
+                self._link(index, want, found, lesions=lesions, links=links)
+            else:
+                item = want.keeper
+                self._end(index, item.place, ended, lesions=lesions, links=links, sighting=item.sighting)
         return lesions, links
 
-    def _outside(self, sighting: Sighting) -> tuple[Ending, str] | None:
-        if sighting.inside < self.settings.rules.inside_share:
-            share = f"{100 * sighting.inside:.0f} %"
-            return Ending.OUTSIDE, f"{share} of it would lie inside the scan"
-        return None
-
-    def _vanished(self, sighting: Sighting) -> tuple[Ending, str] | None:
-        """What the rules say; a model that looks again with the earlier scan in memory says so itself."""
-        if self.rememberer is None and sighting.decisive and not sighting.parts:
-            return Ending.VANISHED, "nothing at its place looks like it any more"
-        return None
+    def _ended_unseen(self, sighting: Sighting) -> Ended | None:
+        """What the rules say; a model that looks again with the earlier scan in memory says itself what vanished."""
+        gone_outside = outside(sighting, self.settings.rules.inside_share)
+        return gone_outside if gone_outside is not None or self.rememberer is not None else unseen(sighting)
 
     def _end(  # noqa: PLR0913
         self,
         index: int,
         place: Place,
-        ending: Ending,
-        reason: str,
+        ended: Ended,
         *,
         lesions: list[Lesion],
         links: list[Link],
         sighting: Sighting | None = None,
     ) -> None:
-        status = {Ending.OUTSIDE: Status.OUTSIDE, Ending.VANISHED: Status.ABSENT}.get(ending, Status.FAILED)
-        looked_for = () if ending is Ending.OUTSIDE else _nothing_here(sighting)
-        lesions.append(Lesion(place[1], looked_for, None, status, reason))
+        status = {Ending.OUTSIDE: Status.OUTSIDE, Ending.VANISHED: Status.ABSENT}.get(ended.ending, Status.FAILED)
+        looked_for = () if ended.ending is Ending.OUTSIDE else _nothing_here(sighting)
+        lesions.append(Lesion(place[1], looked_for, None, status, ended.reason))
         if self.ended.get(place[1], Lesion("")).status is not status:
-            by_model = status is Status.FAILED or self.follower is not None or self.rememberer is not None
-            sure = gone_confidence(sighting) if sighting is not None and ending is Ending.VANISHED else None
-            links.append(Link(place, index, ending, reason, sure, "model" if by_model else "rule"))
+            links.append(Link(place, index, ended.ending, ended.reason, ended.confidence, ended.decided_by))
         self.ended[place[1]] = lesions[-1]
 
     def _outlines(self, index: int, asked: Sequence[Wanted]) -> list[list[Lesion]]:
@@ -319,8 +315,9 @@ class _Chain:
             gone = answers[0].status is Status.ABSENT
             ending = Ending.VANISHED if gone else Ending.UNSURE
             for item in want.group:
-                reason, seen = answers[0].reason, item.sighting
-                self._end(index, item.place, ending, reason, lesions=lesions, links=links, sighting=seen)
+                sure = gone_confidence(item.sighting) if gone else None
+                ended = Ended(ending, answers[0].reason, sure, "model")
+                self._end(index, item.place, ended, lesions=lesions, links=links, sighting=item.sighting)
             return
         name = want.keeper.lesion.id
         ids = [name, *(self._fresh_id(name, n) for n in range(1, len(found)))]
