@@ -32,6 +32,8 @@ from lesionlocator.segment import load_segmenter
 from lesionlocator.track import Following, track_case
 
 PAIRS, CHAINS, SEED, MODEL = 24, 6, 4, "zoom"
+UNTOUCHED = {}
+"""Name of a made item -> which of its visits is the scan as it was."""
 # The rules of following were found on items of another seed (docs/decisions/0033-once-more-as-one.md).
 LARGE_ML = np.pi / 6 * 1.5**3
 """The ball of 15 mm."""
@@ -65,10 +67,11 @@ def items(out, pairs, chains):
     settings = SynthesizeSettings(recipe=str(out / "part.jsonl"), pictures=0)
     if not (out / "set").exists():
         run_synthesize(str(DATA), out / "set", settings, lambda text: print(text, file=sys.stderr, flush=True))
-    recipe = read_recipe(out / "part.jsonl")
+    recipe = read_recipe(out / "set" / "recipe.jsonl")
     following = Following(maps=MapFolder(out / "maps", most=500))
     for item in recipe.items:
         truth = read_item(out / "set", item.name, recipe.sources[item.source].scan(out / "set").modality)
+        UNTOUCHED[item.name] = int(item.draws["source_at"])
         if any(lesion.mask is not None for lesion in truth.timepoints[0].lesions):
             yield ("chain" if item.visits > 2 else "pair"), item.name, truth, following
 
@@ -170,7 +173,7 @@ scan; outlines by `{MODEL}`. Every lesion at every later visit counts once.
                 f"{np.mean([a['dice'] for a in there]):.3f} | {sum(a['called'] for a in there)} | {len(gone)} | "
                 f"{sum(a['outlined'] for a in gone)} |\n"
             )
-    text += by_size(answers)
+    text += by_way(answers) + by_size(answers)
     text += "\n| | event | right / said / true | F1 |\n|---|---|---|---|\n"
     for kind in ("pair", "chain", "phantom"):
         mine = [story for story in stories if story[0] == kind]
@@ -180,6 +183,21 @@ scan; outlines by `{MODEL}`. Every lesion at every later visit counts once.
                 text += f"| {kind}s | {event} | {score.right} / {score.said} / {score.true} | {score.f1:.2f} |\n"
         text += f"| {kind}s | switched names | {sum(s[3] for s in mine)} of {sum(s[4] for s in mine)} | |\n"
     return text + confidence_page(answers)
+
+
+def by_way(answers):
+    """Lesions of made items that are gone, by how they were made to vanish."""
+    gone = [a for a in answers if a["gone"] and a["case"] in UNTOUCHED]
+    first = {}
+    for a in gone:
+        first[a["case"], a["lesion"]] = min(a["visit"], first.get((a["case"], a["lesion"]), a["visit"]))
+    text = "\n| gone from made pairs and chains | lesions | called vanished | left open (`unsure`) | outlined |\n"
+    text += "|---|---|---|---|---|\n"
+    for way, filled in (("their place was filled", True), ("they were added before, on the way to the scan", False)):
+        mine = [a for a in gone if (first[a["case"], a["lesion"]] > UNTOUCHED[a["case"]]) == filled]
+        called, outlined = sum(a["called"] for a in mine), sum(a["outlined"] for a in mine)
+        text += f"| {way} | {len(mine)} | {called} | {len(mine) - called - outlined} | {outlined} |\n"
+    return text
 
 
 def by_size(answers):
