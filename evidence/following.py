@@ -18,13 +18,13 @@ from synthetic_tracking import DATA, chosen
 
 from lesionlocator import track
 from lesionlocator.case import Case, Lesion, Status
-from lesionlocator.confidence import found_evidence, gone_evidence
 from lesionlocator.dataset.make import run_synthesize
 from lesionlocator.dataset.reading import read_item
 from lesionlocator.dataset.recipe import read_recipe, write_recipe
 from lesionlocator.dataset.settings import SynthesizeSettings
 from lesionlocator.evaluate.checks import Answered, detection_by_checks
 from lesionlocator.evaluate.following import compare, identity_switches, told
+from lesionlocator.follow.confidence import found_evidence, gone_evidence
 from lesionlocator.geometry import AffineMap, Alignment
 from lesionlocator.kept_maps import MapFolder
 from lesionlocator.score.events import score_events

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesionlocator.case import Ending, Lesion, Status
-from lesionlocator.endings import disbelieved, outside, unseen
+from lesionlocator.follow.endings import disbelieved, outside, unseen
+from lesionlocator.follow.locate import Sighting, locate
+from lesionlocator.follow.remains import remains_of
+from lesionlocator.follow.scene import Scene, look_of
+from lesionlocator.follow.wanted import Carried, Wanted
 from lesionlocator.geometry import AffineMap, Alignment
-from lesionlocator.locate import Sighting, locate
 from lesionlocator.prompt import Shape
-from lesionlocator.remains import remains_of
-from lesionlocator.scene import Scene, look_of
 from lesionlocator.volume import Volume
-from lesionlocator.wanted import Carried, Wanted
 from visits import Ball, ball_mask, grid, scan
 
 LAYERED = Ball(0, 0, 0, 6)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from lesionlocator.follow.locate import locate
+from lesionlocator.follow.scene import Scene, carry, look_of, share_inside
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
-from lesionlocator.locate import locate
-from lesionlocator.scene import Scene, carry, look_of, share_inside
 from lesionlocator.volume import Mask, Volume
 from visits import Ball, ball_mask, grid, scan
 

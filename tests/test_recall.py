@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lesionlocator.case import Case, Lesion, Status, Timepoint
+from lesionlocator.follow.recall import halfway, recalled, told_by_brightness
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
-from lesionlocator.recall import halfway, recalled, told_by_brightness
 from lesionlocator.segment import load_segmenter
 from lesionlocator.track import Following, track_case
 from lesionlocator.volume import Mask, Volume

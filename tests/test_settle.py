@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from lesionlocator.case import Case, Event, Status
+from lesionlocator.follow.locate import locate, locate_all
+from lesionlocator.follow.scene import Scene, seek
+from lesionlocator.follow.settle import settle
 from lesionlocator.geometry import AffineMap, Alignment
-from lesionlocator.locate import locate, locate_all
 from lesionlocator.parts import components, share_out
-from lesionlocator.scene import Scene, seek
 from lesionlocator.segment import load_segmenter
-from lesionlocator.settle import settle
 from lesionlocator.track import Following, track_case
 from lesionlocator.volume import Mask
 from visits import Ball, ball_mask, grid, scan, story, visit

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from lesionlocator.case import Lesion, Status
+from lesionlocator.follow.locate import Sighting
+from lesionlocator.follow.verified import at_clicks, confirms
+from lesionlocator.follow.wanted import Carried, doubts, wanted
 from lesionlocator.geometry import Geometry
-from lesionlocator.locate import Sighting
 from lesionlocator.parts import join
 from lesionlocator.prompt import Box, Click, Shape
-from lesionlocator.verified import at_clicks, confirms
 from lesionlocator.volume import Mask
-from lesionlocator.wanted import Carried, doubts, wanted
 
 GRID = Geometry((20, 40, 40), np.diag([2.0, 1.0, 1.0, 1.0]))
 

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lesionlocator.case import Lesion
+from lesionlocator.follow.scene import gain_of, place_on
 from lesionlocator.geometry import Alignment, Geometry
 from lesionlocator.prompt import Click
 from lesionlocator.resample import resample, warp
-from lesionlocator.scene import gain_of, place_on
 from lesionlocator.volume import Mask, Volume
 
 _SPACING_MM = 2.5

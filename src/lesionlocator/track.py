@@ -8,21 +8,21 @@ from itertools import chain
 
 from lesionlocator.align import ALIGNERS, DEFAULT_ALIGNER, Aligner, Kept, Store, cached
 from lesionlocator.case import Case, Ending, Lesion, Link, Place, Status, Timepoint
-from lesionlocator.confidence import found_confidence, gone_confidence
-from lesionlocator.endings import Ended, disbelieved, outside, unseen
 from lesionlocator.errors import Refused
+from lesionlocator.follow.confidence import found_confidence, gone_confidence
+from lesionlocator.follow.endings import Ended, disbelieved, outside, unseen
+from lesionlocator.follow.locate import Sighting, locate_all
+from lesionlocator.follow.recall import recalled, told_by_brightness
+from lesionlocator.follow.scene import Rules, Scene
+from lesionlocator.follow.verified import at_clicks, confirms, holds_clicks
+from lesionlocator.follow.wanted import Carried, Wanted, again, doubts, taken_apart, wanted
 from lesionlocator.geometry import Alignment
-from lesionlocator.locate import Sighting, locate_all
 from lesionlocator.parts import distinct, in_one_piece, join
 from lesionlocator.prompt import Click, Prompt, Shape
-from lesionlocator.recall import recalled, told_by_brightness
-from lesionlocator.scene import Rules, Scene
 from lesionlocator.segment import Follower, Outline, Prepared, Rememberer, Segmenter
 from lesionlocator.segment.ask import is_positive
 from lesionlocator.segment.visit import outlined, segment_timepoint
-from lesionlocator.verified import at_clicks, confirms, holds_clicks
 from lesionlocator.volume import Mask, Volume
-from lesionlocator.wanted import Carried, Wanted, again, doubts, taken_apart, wanted
 
 _CLEARLY = 0.9
 """Dice from which on brightness alone tells a lesion."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from lesionlocator.align import ALIGNERS
 from lesionlocator.evaluate.whole_field import WHOLE_FIELD, whole_field
+from lesionlocator.follow.recall import halfway
 from lesionlocator.geometry import Alignment
 from lesionlocator.prompt import Box
-from lesionlocator.recall import halfway
 from lesionlocator.segment import Ask, Outline, Prepared, Segmenter, load_segmenter
 from lesionlocator.segment.ask import NotOutlined, answer
 from lesionlocator.volume import Mask, Volume

@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lesionlocator.locate import Sighting
+from lesionlocator.follow.locate import Sighting
+from lesionlocator.follow.scene import look_of
+from lesionlocator.follow.wanted import Carried
 from lesionlocator.parts import join
-from lesionlocator.scene import look_of
 from lesionlocator.volume import Mask, Volume
-from lesionlocator.wanted import Carried
 
 # Fitted by evidence/following.py on pairs and chains of the released recipe and on phantoms; docs/evidence/following.md
 # has them, and what they are worth. None but the first may be below nought, so that more of what speaks for a link

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lesionlocator.case import DecidedBy, Ending, Lesion
-from lesionlocator.confidence import gone_belief, gone_confidence
-from lesionlocator.locate import ALIGNED, SMALL, Sighting
+from lesionlocator.follow.confidence import gone_belief, gone_confidence
+from lesionlocator.follow.locate import ALIGNED, SMALL, Sighting
+from lesionlocator.follow.wanted import Wanted
 from lesionlocator.parts import join
 from lesionlocator.volume import Volume
-from lesionlocator.wanted import Wanted
 
 _GONE = 0.55
 """From this belief on that a lesion is gone, what was outlined at its place is not taken for it."""

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
+from lesionlocator.follow.scene import Sought, alike, gain_of, place_on, smoothed, surroundings
 from lesionlocator.geometry import Geometry
-from lesionlocator.scene import Sought, alike, gain_of, place_on, smoothed, surroundings
 from lesionlocator.volume import Mask
 
 REACH_MM = 16.0

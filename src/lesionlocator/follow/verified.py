@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lesionlocator.case import Lesion
+from lesionlocator.follow.wanted import Carried, Wanted
 from lesionlocator.geometry import AffineMap, Alignment, Geometry
 from lesionlocator.prompt import Box, Click, Prompt, Shape
 from lesionlocator.volume import Mask
-from lesionlocator.wanted import Carried, Wanted
 
 _SAME_VOXELS = 0.6
 """A box that was proposed and not moved is this near to the outline's, in voxels; files round."""

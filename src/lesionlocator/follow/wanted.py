@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from lesionlocator.case import Lesion, Place, Status
+from lesionlocator.follow.locate import Sighting
 from lesionlocator.geometry import Geometry
-from lesionlocator.locate import Sighting
 from lesionlocator.parts import common, components, count_parts, in_one_piece, join, near, share_out, touch
 from lesionlocator.prompt import Prompt, Shape
 from lesionlocator.segment import Remembered, SeenAgain

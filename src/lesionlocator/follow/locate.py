@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from lesionlocator.align import align_quality
-from lesionlocator.remains import Remains, remains_of
-from lesionlocator.scene import (
+from lesionlocator.follow.remains import Remains, remains_of
+from lesionlocator.follow.scene import (
     Look,
     Scene,
     Sought,
@@ -23,7 +23,7 @@ from lesionlocator.scene import (
     smoothed,
     surroundings,
 )  # fmt: skip
-from lesionlocator.settle import Settled, settle
+from lesionlocator.follow.settle import Settled, settle
 from lesionlocator.volume import Mask
 
 _WORKING_SIDE = 96
