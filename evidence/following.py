@@ -1,7 +1,7 @@
 """Following on synthetic follow-ups: what is found, what is said to have happened, and what the confidence is worth.
 
 `python evidence/following.py [pairs] [chains] [folder]`; with a folder, a set that was made there is used again, and
-so are its alignments. The weights of `confidence.py` are those that the last lines of the page give.
+so are its alignments. The weights of `follow/confidence.py` are those that the last lines of the page give.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lesionlocator.dataset.recipe import read_recipe, write_recipe
 from lesionlocator.dataset.settings import SynthesizeSettings
 from lesionlocator.evaluate.checks import Answered, detection_by_checks
 from lesionlocator.evaluate.following import compare, identity_switches, told
-from lesionlocator.follow.confidence import found_evidence, gone_evidence
+from lesionlocator.follow.confidence import found_evidence
 from lesionlocator.geometry import AffineMap, Alignment
 from lesionlocator.kept_maps import MapFolder
 from lesionlocator.score.events import score_events
@@ -39,7 +39,6 @@ LARGE_ML = np.pi / 6 * 1.5**3
 """The ball of 15 mm."""
 PHANTOMS = [(12, off, hu) for off in (4.0, 8.0) for hu in (60.0, -60.0)]
 FOUND = ("stays", "pattern", "likeness", "agreement", "kept_size", "near", "as_seen", "alone", "contrast", "large")
-GONE = ("agreement", "contrast", "faded")
 
 
 def main(pairs=PAIRS, chains=CHAINS, folder=None):
@@ -79,26 +78,21 @@ def items(out, pairs, chains):
 def follow(kind, name, truth, settings, stories):
     """Every lesion of the first scan at every later visit, with what spoke for the answer."""
     known = {}
-    kept = track.found_confidence, track.gone_confidence
+    kept = track.found_confidence
 
     def found(item, outline):
-        sure = kept[0](item, outline)
-        known[sure] = ("found", found_evidence(item, outline))
+        sure = kept(item, outline)
+        known[sure] = found_evidence(item, outline)
         return sure
 
-    def gone(sighting):
-        sure = kept[1](sighting)
-        known[sure] = ("gone", gone_evidence(sighting))
-        return sure
-
-    track.found_confidence, track.gone_confidence = found, gone
+    track.found_confidence = found
     first, *later = truth.timepoints
     lesions = tuple(Lesion(one.id, (), one.mask, Status.OUTLINED) for one in first.lesions if one.mask is not None)
     try:
         visits = (first.with_lesions(lesions), *(visit.with_lesions(()) for visit in later))
         said = track_case(Case(visits), load_segmenter(MODEL), settings=settings)
     finally:
-        track.found_confidence, track.gone_confidence = kept
+        track.found_confidence = kept
     stories.append((kind, told(said, name), told(truth, name), *identity_switches(said, truth)))
     answers = []
     for one in compare(said, truth):
@@ -128,10 +122,10 @@ def is_right(answer):
     return not answer["outlined"] if answer["gone"] else answer["dice"] > 0.3
 
 
-def fitted(answers, kind, names):
+def fitted(answers):
     """Weights of a logistic model, none below nought but the first, and its answers with each case left out."""
-    mine = [a for a in answers if a["evidence"] is not None and a["evidence"][0] == kind]
-    facts = np.array([[1.0, *(a["evidence"][1][name] for name in names)] for a in mine])
+    mine = [a for a in answers if a["evidence"] is not None]
+    facts = np.array([[1.0, *(a["evidence"][name] for name in FOUND)] for a in mine])
     right = np.array([is_right(a) for a in mine], float)
     groups = np.array([a["case"] for a in mine])
     # Phantoms are many and easy: together they count a quarter of all the rest.
@@ -144,7 +138,7 @@ def fitted(answers, kind, names):
             loss = np.logaddexp(0, score) - right[chosen] * score
             return float((weight[chosen] * loss).sum() + 0.5 * (weights[1:] ** 2).sum())
 
-        bounds = [(None, None), *[(0.0, None)] * len(names)]
+        bounds = [(None, None), *[(0.0, None)] * len(FOUND)]
         return minimize(cost, np.zeros(facts.shape[1]), bounds=bounds).x
 
     held_out = np.zeros(len(mine))
@@ -216,26 +210,32 @@ def by_size(answers):
     return text
 
 
+def calibrated(title, answers):
+    """How often what was said with some confidence was right, as a table."""
+    text = f"\n| {title}: said | answers | mean said | right |\n|---|---|---|---|\n"
+    for low, high in ((0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.01)):
+        inside = [(p, right) for p, right in answers if low <= p < high]
+        if inside:
+            said, right = np.mean(inside, axis=0)
+            text += f"| {low:.2f} to {min(high, 1):.2f} | {len(inside)} | {said:.2f} | {right:.2f} |\n"
+    return text
+
+
 def confidence_page(answers):
-    text = "\n## What the confidence is worth\n\nEach case judged by weights fitted without it.\n"
-    sure = {}
-    for kind, names in (("found", FOUND), ("gone", GONE)):
-        mine, weights, held_out = fitted(answers, kind, names)
-        sure |= {id(a): p for a, p in zip(mine, held_out, strict=True)}
-        text += f"\n| said ({kind}) | answers | mean said | right |\n|---|---|---|---|\n"
-        for low, high in ((0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.01)):
-            inside = [(p, is_right(a)) for a, p in zip(mine, held_out, strict=True) if low <= p < high]
-            if inside:
-                said, right = np.mean(inside, axis=0)
-                text += f"| {low:.2f} to {min(high, 1):.2f} | {len(inside)} | {said:.2f} | {right:.2f} |\n"
-        said = ", ".join(f"{n} {w:.2f}" for n, w in zip(("begin", *names), weights, strict=True))
-        text += f"\nWeights fitted on all: {said}.\n"
+    text = "\n## What the confidence is worth\n\nOf outlines, each case judged by weights fitted without it.\n"
+    mine, weights, held_out = fitted(answers)
+    sure = {id(a): p for a, p in zip(mine, held_out, strict=True)}
+    text += calibrated("outlined", [(p, is_right(a)) for a, p in zip(mine, held_out, strict=True)])
+    said = ", ".join(f"{n} {w:.2f}" for n, w in zip(("begin", *FOUND), weights, strict=True))
+    text += f"\nWeights fitted on all: {said}.\n"
+    called = [a for a in answers if a["called"] and a["confidence"] is not None]
+    text += calibrated("called vanished", [(a["confidence"], a["gone"]) for a in called])
     text += (
         "\n## How many checks are needed\n\nThe least sure are checked first; a checked lesion counts as detected.\n"
     )
     for title, kinds in (("Pairs and chains", ("pair", "chain")), ("Phantoms", ("phantom",))):
         mine = [a for a in answers if a["kind"] in kinds and (a["ml"] > 0 or a["gone"])]
-        asked = [Answered(sure.get(id(a)), a["dice"] > 0.3, a["ml"] > 0, a["ml"] > 0) for a in mine]
+        asked = [Answered(sure.get(id(a), a["confidence"]), a["dice"] > 0.3, a["ml"] > 0, a["ml"] > 0) for a in mine]
         text += f"\n| {title}: checked | checks | detected | of full checking |\n|---|---|---|---|\n"
         for one in detection_by_checks(asked):
             text += f"| {100 * one.share:.0f} % | {one.checks} | {one.detection:.3f} | {one.of_full:.3f} |\n"

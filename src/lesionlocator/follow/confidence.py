@@ -16,12 +16,11 @@ from lesionlocator.volume import Mask, Volume
 # has them, and what they are worth. None but the first may be below nought, so that more of what speaks for a link
 # never lowers it; a weight of nought is what the fit made of that fact.
 _FOUND = {
-    "begin": -1.91, "stays": 0.0, "pattern": 0.0, "likeness": 0.47, "agreement": 0.89, "kept_size": 0.61, "near": 0.63,
-    "as_seen": 0.49, "alone": 0.93, "contrast": 0.0, "large": 1.44,
+    "begin": -1.81, "stays": 1.02, "pattern": 1.14, "likeness": 0.96, "agreement": 0.0, "kept_size": 0.0, "near": 0.30,
+    "as_seen": 0.43, "alone": 1.14, "contrast": 0.28, "large": 0.95,
 }  # fmt: skip
-_GONE = {"begin": 0.32, "agreement": 0.17, "contrast": 0.08, "faded": 0.0}
-# Of lesions that were outlined all the same; on other pairs and chains (docs/decisions/0034-gone-though-outlined.md).
-_LEFT = {"begin": -0.28, "lost": 1.46, "pattern": -1.85, "changed": 0.86, "stands_out": -1.01, "likeness": -0.97}
+# On other pairs and chains, for lesions that were outlined all the same (docs/decisions/0034-gone-though-outlined.md).
+_GONE = {"begin": -0.28, "lost": 1.46, "pattern": -1.85, "changed": 0.86, "stands_out": -1.01, "likeness": -0.97}
 
 
 def found_confidence(item: Carried, outline: Mask) -> float:
@@ -29,19 +28,22 @@ def found_confidence(item: Carried, outline: Mask) -> float:
     return _probability(_FOUND, found_evidence(item, outline))
 
 
-def gone_confidence(sighting: Sighting) -> float:
-    """How likely it is that a lesion of which nothing was seen is gone."""
-    return _probability(_GONE, gone_evidence(sighting))
+def gone_confidence(sighting: Sighting, outline: Mask | None = None, followup: Volume | None = None) -> float | None:
+    """How likely it is that a lesion is gone; None where nothing tells.
 
-
-def gone_belief(sighting: Sighting, outline: Mask, followup: Volume) -> float | None:
-    """How likely it is that a lesion is gone though something was outlined at its place; None where nothing tells."""
+    Args:
+        sighting: What was seen at its place.
+        outline: What was outlined there all the same, on the follow-up's grid or a part of it.
+        followup: The scan it was outlined in.
+    """
     if sighting.remains is None or sighting.contrast == 0:
         return None
-    look = look_of(followup, outline)
-    spreads = float(np.sign(sighting.contrast)) * look.contrast / max(look.around_spread, 1e-6)
+    spreads = 0.0
+    if outline is not None and followup is not None:
+        look = look_of(followup, outline)
+        spreads = float(np.sign(sighting.contrast)) * look.contrast / max(look.around_spread, 1e-6)
     seen = {"stands_out": float(np.log1p(np.clip(spreads, 0.0, 50.0))), "likeness": sighting.likeness}
-    return _probability(_LEFT, {**asdict(sighting.remains), **seen})
+    return _probability(_GONE, {**asdict(sighting.remains), **seen})
 
 
 def found_evidence(item: Carried, outline: Mask) -> dict[str, float]:
@@ -63,15 +65,6 @@ def found_evidence(item: Carried, outline: Mask) -> dict[str, float]:
         "alone": 0.0 if seen.settled is None else seen.settled.sureness,
         "contrast": float(np.clip(seen.stands_out / 6.0, 0.0, 1.0)),
         "large": float(1 - np.exp(-item.mask.voxels / 150)),
-    }
-
-
-def gone_evidence(sighting: Sighting) -> dict[str, float]:
-    """What speaks for a lesion being gone, each from 0 to 1."""
-    return {
-        "agreement": sighting.agreement,
-        "contrast": float(np.clip(sighting.stands_out / 6.0, 0.0, 1.0)),
-        "faded": 1.0 - sighting.likeness,
     }
 
 

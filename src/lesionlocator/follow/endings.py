@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lesionlocator.case import DecidedBy, Ending, Lesion
-from lesionlocator.follow.confidence import gone_belief, gone_confidence
+from lesionlocator.follow.confidence import gone_confidence
 from lesionlocator.follow.locate import ALIGNED, SMALL, Sighting
 from lesionlocator.follow.wanted import Wanted
 from lesionlocator.parts import join
@@ -51,7 +51,7 @@ def disbelieved(want: Wanted, found: Sequence[Lesion], followup: Volume) -> Ende
     item = want.keeper
     if len(want.group) > 1 or not masks or (followup.modality == "MR" and not item.sighting.decisive):
         return None
-    gone = gone_belief(item.sighting, join(masks), followup)
+    gone = gone_confidence(item.sighting, join(masks), followup)
     if gone is None or gone < _GONE:
         return None
     if item.mask.voxels < SMALL or item.sighting.agreement < ALIGNED:
