@@ -1,4 +1,4 @@
-"""Measures every claim anew: runs each script of this folder that has a `main()`, which writes docs/evidence/NAME.md.
+"""Measures every claim anew: runs each script here whose `main` needs nothing; each writes docs/evidence/NAME.md.
 
 `python evidence/run.py` runs all of them, `python evidence/run.py segmenters` those that are named.
 """
@@ -15,13 +15,15 @@ HERE = Path(__file__).resolve().parent
 PAGES = HERE.parent / "docs" / "evidence"
 
 
-def has_main(script):
+def runs_alone(script):
+    """Whether it has a `main` that can be called without arguments: what needs a folder of weights is run by hand."""
     tree = ast.parse(script.read_text())
-    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+    mains = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    return any(len(main.args.args) == len(main.args.defaults) for main in mains)
 
 
 def scripts():
-    return {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name != "run.py" and has_main(path)}
+    return {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name != "run.py" and runs_alone(path)}
 
 
 def run(script):
