@@ -160,9 +160,7 @@ class Learned:
         if not clicks:
             return _something(self._looks(volume, clicks, guessed)[-1])
         chosen = Chosen.among(self.ends(volume, clicks, guessed))
-        if chosen is None:
-            raise NotOutlined("nothing found at the prompt")
-        return chosen.look(self.card.settings)
+        return _something(None if chosen is None else chosen.look(self.card.settings))
 
     def ends(self, volume: Volume, clicks: Sequence[Click], guessed: Box) -> list[End]:
         """Where the looks from the guessed extent and from the cubes round the first click end, as far as needed."""
@@ -228,8 +226,8 @@ def upright(scan: Volume) -> Volume:
     return replace(scan, array=array, geometry=Geometry(index3(array.shape), affine, scan.geometry.frame))
 
 
-def _something(seen: Look) -> Look:
-    if not seen.found:
+def _something(seen: Look | None) -> Look:
+    if seen is None or not seen.found:
         raise NotOutlined("nothing found at the prompt")
     return seen
 
