@@ -78,9 +78,9 @@ def page(rows):
     names = list(dict.fromkeys(row["pair"] for row in rows if row["change"] != "real"))
     text += f"""
 Made follow-ups of {len(names)} scans, whose truth is known, by size of motion ({", ".join(names)});
-and the pairs of open_ms_data with the transforms given with them. Landmark error in mm: the median (95th percentile) of 4,000 places in
-the body, mean over the scans. `near` is the median at {NEAR} of these places, before and after `align.refine_near`.
-Seconds of the processor; memory is what the aligner held at most beside the scans.
+and the pairs of open_ms_data with the transforms given with them. Landmark error in mm: the median (95th percentile) of
+4,000 places in the body, mean over the scans. `near` is the median at {NEAR} of these places, before and after
+`align.refine_near`. Seconds of the processor; memory is what the aligner held at most beside the scans.
 
 | Motion | Aligner | error | near, before | near, refined | folds | s | s for each place | GB |
 |---|---|---|---|---|---|---|---|---|
